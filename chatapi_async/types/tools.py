@@ -1,0 +1,130 @@
+"""Tools: the functions that a model may ask the caller to run."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Callable
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+
+class ToolSchema(BaseModel):
+    """JSON Schema of a function's arguments. The contract requires all three keys; others are kept and sent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(default="object")
+    """JSON Schema type of the arguments: ``"object"``."""
+
+    properties: dict[str, Any] = Field(default_factory=dict)
+    """Schema of each argument by its name."""
+
+    required: list[str] = Field(default_factory=list)
+    """Names of the arguments that must be given; may be empty."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        # The contract requires these keys, so they are sent whether or not the caller gave them.
+        self.model_fields_set.update(("type", "properties", "required"))
+
+
+class Function(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """Name by which the model calls it."""
+
+    description: str
+    """What the function does: the model decides by this text whether to call it."""
+
+    parameters: ToolSchema
+    """Schema of the arguments."""
+
+    strict: bool | None = None
+    """Whether the provider must hold the model to the schema; not sent where it is not set."""
+
+
+class Tool(BaseModel):
+    """An entry of the request's ``tools``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "function"
+    """Kind of the tool: ``"function"``."""
+
+    function: Function
+    """The function."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        self.model_fields_set.add("type")
+
+    @classmethod
+    def from_model(
+        cls,
+        model: builtins.type[BaseModel],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """Make a tool whose arguments are the fields of a pydantic model.
+
+        Args:
+            model: its JSON Schema becomes ``parameters``; ``MessageToolCall.parse(model)`` reads the arguments back.
+            name: the function's name; the model's class name by default.
+            description: what it does; the model's docstring by default.
+            strict: sent as it is, if given.
+
+        Raises:
+            ValueError: neither ``description`` nor the docstring says what the tool does.
+        """
+        schema = model.model_json_schema()
+        about = description or inspect.cleandoc(model.__doc__ or "")
+        return cls._from_schema(schema, name or model.__name__, about, strict)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """Make a tool from a function's signature, annotations and docstring.
+
+        Args:
+            function: sync or async; its parameters become the arguments, those without a default are required.
+            name: the function's own name by default.
+            description: the docstring by default.
+            strict: sent as it is, if given.
+
+        Raises:
+            ValueError: neither ``description`` nor the docstring says what the tool does, or the function takes
+                ``*args``, ``**kwargs`` or positional-only parameters, which a schema cannot name.
+        """
+        fields: dict[str, Any] = {}
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise ValueError(
+                    f"{function.__name__}() takes {parameter}, which has no name that a model could give; "
+                    "pass a function whose parameters can all be named"
+                )
+            annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+            fields[parameter.name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+        schema = create_model(function.__name__, **fields).model_json_schema()
+        about = description or inspect.cleandoc(function.__doc__ or "")
+        return cls._from_schema(schema, name or function.__name__, about, strict)
+
+    @classmethod
+    def _from_schema(cls, schema: dict[str, Any], name: str, description: str, strict: bool | None) -> Self:
+        if not description:
+            raise ValueError(f"{name} has no docstring; give a description, since the model chooses a tool by it")
+        parameters = {key: value for key, value in schema.items() if key not in ("title", "description")}
+        fields: dict[str, Any] = {"name": name, "description": description, "parameters": parameters}
+        if strict is not None:
+            fields["strict"] = strict
+        return cls(function=Function.model_validate(fields))
