@@ -50,8 +50,8 @@ class EventReader:
     """
 
     def __init__(self, source: AsyncIterator[bytes], *, max_event_bytes: int) -> None:
-        self._body_ended = False
-        self._lines = self._whole_lines(source, _Guard(max_event_bytes))
+        self._guard = _Guard(max_event_bytes)
+        self._lines = _whole_lines(source, self._guard)
         self._events = EventSource(_GuardedResponse(self._lines)).aiter_sse()
 
     def __aiter__(self) -> EventReader:
@@ -61,25 +61,12 @@ class EventReader:
         while True:
             event = await self._events.__anext__()
             if event.data or event.event == "error":
-                return Event(event.event, event.data, self._body_ended)
+                return Event(event.event, event.data, self._guard.closed)
 
     async def aclose(self) -> None:
         """Finish the generators inside; ``source`` is the caller's to close."""
         await self._events.aclose()
         await self._lines.aclose()
-
-    async def _whole_lines(self, source: AsyncIterator[bytes], guard: _Guard) -> AsyncGenerator[str, None]:
-        async for data in source:
-            lines = guard.feed(data)
-            if lines:
-                yield lines
-            if guard.too_large:
-                raise EventTooLargeError(
-                    f"an event is larger than max_event_bytes={guard.max_event_bytes}; "
-                    "raise the limit if such events are expected"
-                )
-        self._body_ended = True
-        yield guard.close()
 
 
 class _GuardedResponse(httpx.Response):
@@ -93,12 +80,23 @@ class _GuardedResponse(httpx.Response):
         return self._lines
 
 
+async def _whole_lines(source: AsyncIterator[bytes], guard: _Guard) -> AsyncGenerator[str, None]:
+    async for data in source:
+        lines = guard.feed(data)
+        if lines:
+            yield lines
+        if guard.too_large:
+            raise EventTooLargeError(guard.max_event_bytes)
+    yield guard.close()
+
+
 class _Guard:
     """Turns bytes, however they are split, into whole lines that end in LF, and bounds the events among them."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.max_event_bytes = max_event_bytes
         self.too_large = False
+        self.closed = False
         self._line: list[bytes] = []  # pieces of the line that has not ended
         self._line_bytes = 0
         self._event_bytes = 0  # whole lines since the last blank one
@@ -130,6 +128,7 @@ class _Guard:
 
     def close(self) -> str:
         """Return the rest of the body, with the event that it leaves open closed."""
+        self.closed = True
         rest = b"".join(self._line)
         return (self._decode(rest) if rest else "") + "\n\n"
 

@@ -50,24 +50,49 @@ class Timeouts:
         return cls(connect=timeout, first_chunk=timeout, idle=timeout, total=None, write=timeout, pool=timeout)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A point in time, and the limit that set it."""
+class Waits:
+    """Which limit ends the present wait of one stream, and when. Times are seconds of the event loop's clock."""
 
-    phase: TimeoutPhase
-    limit: float
-    at: float
+    def __init__(self, timeouts: Timeouts, now: float) -> None:
+        self.timeouts = timeouts
+        self.total_at = _after(now, timeouts.total)
+        self._first_chunk_at = inf
+        self._idle = inf if timeouts.idle is None else timeouts.idle
+        self._waiting_since: float | None = None
+        self._started = False
 
-    @classmethod
-    def none(cls) -> Deadline:
-        """Return a deadline that never comes."""
-        return cls("total", inf, inf)
+    def attempt_began(self, now: float) -> None:
+        """Count the wait for the first chunk from ``now``."""
+        self._first_chunk_at = _after(now, self.timeouts.first_chunk)
 
-    @classmethod
-    def after(cls, phase: TimeoutPhase, start: float, limit: float | None) -> Deadline:
-        """Return the deadline of a limit that is counted from ``start``."""
-        return cls.none() if limit is None else cls(phase, limit, start + limit)
+    def attempt_failed(self) -> None:
+        """Stop waiting for the first chunk, until the next attempt begins."""
+        self._first_chunk_at = inf
 
-    def earlier(self, other: Deadline) -> Deadline:
-        """Return whichever of both comes first."""
-        return self if self.at <= other.at else other
+    def chunk_came(self) -> None:
+        """End the present wait; the next one begins when it is asked for its deadline."""
+        self._started = True
+        self._waiting_since = None
+
+    def deadline(self, now: float) -> float:
+        """Return when the present wait ends; ``inf`` for never."""
+        return min(self._content_at(now), self.total_at)
+
+    def expired(self, now: float) -> tuple[TimeoutPhase, float]:
+        """Return which limit the deadline came from, and the limit."""
+        if self.total_at <= self._content_at(now):
+            return "total", self.timeouts.total or inf
+        if self._started:
+            return "idle", self._idle
+        return "first_chunk", self.timeouts.first_chunk or inf
+
+    def _content_at(self, now: float) -> float:
+        if not self._started:
+            return self._first_chunk_at
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return self._waiting_since + self._idle
+
+
+def _after(now: float, limit: float | None) -> float:
+    return inf if limit is None else now + limit

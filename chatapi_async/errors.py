@@ -45,7 +45,8 @@ TimeoutPhase = Literal["connect", "write", "pool", "first_chunk", "idle", "total
 
 
 def _restore(cls: type[ChatAPIError], args: tuple[Any, ...], state: dict[str, Any]) -> ChatAPIError:
-    error = cls.__new__(cls, *args)
+    error = cls.__new__(cls)
+    error.args = args
     error.__dict__.update(state)
     return error
 
@@ -234,7 +235,14 @@ class StreamDecodeError(StreamError):
 
 
 class EventTooLargeError(StreamError):
-    """One event is larger than ``max_event_bytes``."""
+    """One event, or a JSON body, is larger than ``max_event_bytes``."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"an event is larger than max_event_bytes={limit}; raise the limit if such events are expected"
+        )
+        self.limit = limit
+        """The limit, in bytes."""
 
 
 class UnexpectedContentTypeError(StreamError):
@@ -250,6 +258,9 @@ class UnexpectedContentTypeError(StreamError):
 
 class EmptyStreamError(StreamError):
     """The stream ended properly with no answer in it: a known fault of the service, and no empty answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream ended without an answer in it: the server failed, though it did not say so")
 
 
 class StreamClosedError(StreamError):

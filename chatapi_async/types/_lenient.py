@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -14,6 +14,20 @@ class Received(BaseModel):
     """Base of every model that the server sends: unknown fields are kept and serialised again."""
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    @classmethod
+    def merged(cls, extra: Mapping[str, Any], **fields: Any) -> Self:
+        """Make an instance of values that are valid already, without validating them again.
+
+        Args:
+            extra: unknown fields, whatever their names; a name that ``fields`` has too is left out.
+            fields: the declared fields.
+        """
+        instance = cls.model_construct(**fields)
+        unknown = {name: value for name, value in extra.items() if name not in cls.model_fields}
+        if instance.model_extra is not None:
+            instance.model_extra.update(unknown)
+        return instance
 
 
 @dataclass(frozen=True)

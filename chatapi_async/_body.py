@@ -1,0 +1,152 @@
+"""The body of one response: reads it within its time limits, whichever kind it is, and decodes it piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Generic, TypeVar
+
+from anyio import CancelScope, current_time
+
+from ._decode import DONE, ChunkDecoder, Decoded
+from ._failures import timed_out, unexpected_content_type
+from ._http import BodyBrokenError, Response
+from ._sse import EventReader
+from ._timeouts import Waits
+from .errors import EventTooLargeError
+from .types import ChunkT
+
+T = TypeVar("T")
+
+EXCERPT_BYTES: Final = 64 * 1024
+"""How much of a body that is no answer is read."""
+_DRAIN_BYTES: Final = 64 * 1024
+_DRAIN_SECONDS: Final = 0.5
+
+
+class InterruptedWaitError(Exception):
+    """The wait was ended by :meth:`Patience.interrupt`."""
+
+
+class Patience:
+    """The waits of one stream, one at a time: each ends with what it waits for, at its limit, or when interrupted."""
+
+    def __init__(self, waits: Waits, where: str) -> None:
+        self.waits = waits
+        self._where = where
+        self._scope: CancelScope | None = None
+        self._interrupted = False
+
+    async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``operation`` returns.
+
+        Raises:
+            APITimeoutError: a limit came first.
+            InterruptedWaitError: the wait was interrupted.
+        """
+        if not self._interrupted:
+            with CancelScope(deadline=self.waits.deadline(current_time())) as scope:
+                self._scope = scope
+                return await operation()
+        if self._interrupted:
+            raise InterruptedWaitError
+        phase, limit = self.waits.expired(current_time())
+        raise timed_out(phase, limit, self._where)
+
+    def interrupt(self) -> None:
+        """End the present wait, and every later one."""
+        self._interrupted = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class Body(Generic[ChunkT]):
+    """Asynchronous iterator of what a successful response holds.
+
+    Raises:
+        BodyBrokenError: by ``anext``, where the connection is lost.
+        StreamError: by ``anext``, where the body cannot be read as what it should be.
+        APITimeoutError: by ``anext``.
+    """
+
+    def __init__(
+        self, response: Response, *, chunk_type: type[ChunkT], patience: Patience, max_event_bytes: int
+    ) -> None:
+        self._response = response
+        self._patience = patience
+        self._pieces = _Pieces(response, patience)
+        self._max_event_bytes = max_event_bytes
+        self._decoder = ChunkDecoder(chunk_type)
+        self._events: EventReader | None = None
+        self._json_read = False
+        content_type = response.headers.get("content-type", "")
+        self._media_type = content_type.partition(";")[0].strip().lower()
+        if self._media_type == "text/event-stream":
+            self._events = EventReader(self._pieces, max_event_bytes=max_event_bytes)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the body so far, decompressed."""
+        return self._pieces.received
+
+    def __aiter__(self) -> AsyncIterator[ChunkT | Decoded]:
+        return self
+
+    async def __anext__(self) -> ChunkT | Decoded:
+        if self._events is None:
+            return await self._next_of_json()
+        event = await self._events.__anext__()
+        return self._decoder.decode(event.name, event.data, unterminated=event.unterminated)
+
+    def chunk_came(self) -> None:
+        """Say that the last item was a chunk: the wait for the next one begins anew."""
+        self._patience.waits.chunk_came()
+
+    async def drain(self) -> None:
+        """Read what follows the answer, so that the connection can be used again; give up after a bounded amount."""
+        with CancelScope(deadline=current_time() + _DRAIN_SECONDS), suppress(BodyBrokenError):
+            await read_into(bytearray(), self._response, _DRAIN_BYTES)
+
+    async def aclose(self) -> None:
+        """Close the response."""
+        if self._events is not None:
+            await self._events.aclose()
+        await self._response.aclose()
+
+    async def _next_of_json(self) -> ChunkT | Decoded:
+        if self._json_read:
+            return DONE
+        body = bytearray()
+        if self._media_type != "application/json" and not self._media_type.endswith("+json"):
+            await read_into(body, self._pieces, EXCERPT_BYTES)
+            raise unexpected_content_type(self._response.headers.get("content-type", ""), bytes(body))
+        await read_into(body, self._pieces, self._max_event_bytes + 1)
+        if len(body) > self._max_event_bytes:
+            raise EventTooLargeError(self._max_event_bytes)
+        self._json_read = True
+        return self._decoder.decode_body(body.decode("utf-8-sig", "replace"))
+
+
+class _Pieces:
+    """The body's bytes, each piece waited for within the limits."""
+
+    def __init__(self, response: Response, patience: Patience) -> None:
+        self._response = response
+        self._patience = patience
+        self.received = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._patience.wait_for(self._response.__anext__)
+        self.received += len(data)
+        return data
+
+
+async def read_into(buffer: bytearray, pieces: AsyncIterator[bytes], limit: int) -> None:
+    """Append the body to ``buffer``, until it ends or the buffer holds ``limit`` bytes; no more than that is kept."""
+    async for data in pieces:
+        buffer += data[: limit - len(buffer)]
+        if len(buffer) >= limit:
+            return

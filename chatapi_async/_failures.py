@@ -1,0 +1,288 @@
+"""From what went wrong to the error that is raised: one constructor for each failure. No I/O, no clock."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from html.parser import HTMLParser
+from math import isfinite
+from typing import Any, NamedTuple
+
+from ._json import is_array, is_object
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    Processed,
+    RateLimitError,
+    ServerStreamError,
+    StreamClosedError,
+    StreamTruncatedError,
+    TimeoutPhase,
+    UnexpectedContentTypeError,
+    UnprocessableEntityError,
+)
+
+_EXCERPT_LENGTH = 200
+_STATUS_ERRORS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: PaymentRequiredError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+_STATUS_ADVICE = {
+    400: "Mend the request; it was not processed.",
+    401: "Give a valid token, or a callable that returns a fresh one; the request was not processed.",
+    402: "Add credits; nothing was processed or stored.",
+    403: "Check the operator id and what it may do; the request was not processed.",
+    404: "Check the chatroom id and the base URL; the request was not processed.",
+    422: "Mend the request; it was not processed.",
+}
+# A request that timed out or conflicted may have begun; every other 4xx was refused before any work.
+_PERHAPS_PROCESSED = frozenset({408, 409})
+_TIMEOUT_WORDS: dict[TimeoutPhase, str] = {
+    "connect": "no connection",
+    "write": "the request could not be sent",
+    "pool": "no free connection",
+    "first_chunk": "no chunk",
+    "idle": "no new chunk",
+    "total": "the stream was not finished",
+}
+
+
+class ErrorWords(NamedTuple):
+    """What an error payload says, whichever of its shapes it has."""
+
+    message: str
+    code: str | int | None
+    type: str | None
+
+
+def error_words(payload: object) -> ErrorWords:
+    """Read an error payload: ``{message}``, ``{error: text}``, ``{error: {message, type, code}}``, ``{code, message}``,
+    ``{detail}``, or plain text."""
+    if isinstance(payload, str):
+        return ErrorWords(payload.strip(), None, None)
+    if not is_object(payload):
+        return ErrorWords(_as_json(payload), None, None)
+    error: object = payload.get("error")
+    inner = error if is_object(error) else {}
+    texts: tuple[object, ...] = (
+        inner.get("message"),
+        payload.get("message"),
+        error,
+        inner.get("detail"),
+        payload.get("detail"),
+    )
+    message = next((text for text in texts if isinstance(text, str) and text), "") or _as_json(payload)
+    code = next((code for code in (inner.get("code"), payload.get("code")) if isinstance(code, str | int)), None)
+    kind = (inner or payload).get("type")
+    return ErrorWords(message, code, kind if isinstance(kind, str) else None)
+
+
+def find_error(payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error in the object of an event or a JSON body: the object itself, one of its choices, or None.
+
+    An object is an error if its ``error`` is not empty, or if it is no chunk and its ``message`` is a text, unless its
+    ``type`` says that it is something else.
+    """
+    if payload.get("error"):
+        return payload
+    choices = payload.get("choices")
+    if is_array(choices):
+        return next((choice for choice in choices if is_object(choice) and choice.get("error")), None)
+    if not isinstance(payload.get("message"), str):
+        return None
+    kind = payload.get("type", payload.get("object"))
+    return payload if kind is None or "error" in str(kind) or "code" in payload else None
+
+
+def server_stream_error(payload: object) -> ServerStreamError:
+    """Make the error of an error event, or of an error object in any other event."""
+    words = error_words(payload)
+    description = f"the server sent an error in the stream: {words.message or 'no message'}{_code(words.code)}"
+    return ServerStreamError(description, message=words.message, code=words.code, type=words.type, payload=payload)
+
+
+def status_error(
+    *,
+    where: str,
+    status_code: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now: float,
+    request_id: str | None,
+) -> APIStatusError:
+    """Make the error of a response whose status is no success.
+
+    Args:
+        where: what was asked, such as ``POST https://…``.
+        status_code: HTTP status.
+        headers: response headers.
+        body: the beginning of the body.
+        now: the time of day in seconds since 1970, for a ``Retry-After`` that is a date.
+        request_id: the server's id of the request.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        payload: object = json.loads(text)
+    except (ValueError, RecursionError):
+        payload = text
+        words = ErrorWords(excerpt(text), None, None)
+    else:
+        words = error_words(payload)
+    retry_after = parse_retry_after(headers.get("retry-after"), now=now)
+    not_begun = status_code == 429 or (status_code == 503 and retry_after is not None)
+    processed: Processed = "no" if not_begun else _processed(status_code)
+    advice = _advice(status_code, headers, retry_after, not_begun)
+    error_type = _STATUS_ERRORS.get(status_code) or (InternalServerError if status_code >= 500 else APIStatusError)
+    return error_type(
+        f"HTTP {status_code} from {where}: {words.message or 'no message'}{_code(words.code)}. {advice}",
+        status_code=status_code,
+        message=words.message,
+        code=words.code,
+        body=payload,
+        headers=headers,
+        retry_after=retry_after,
+        request_id=request_id,
+        retryable=not_begun,
+        processed=processed,
+    )
+
+
+def not_connected(where: str, detail: str) -> APIConnectionError:
+    """Make the error of a connection that was never made."""
+    message = f"could not connect for {where}: {detail}. Nothing was sent; check the base URL and the network."
+    return APIConnectionError(message, retryable=True, processed="no")
+
+
+def connection_lost(where: str, detail: str) -> APIConnectionError:
+    """Make the error of a connection that was lost before the response began."""
+    message = (
+        f"the connection was lost before {where} was answered: {detail}. "
+        "The server may have processed the request, so it is not sent again."
+    )
+    return APIConnectionError(message)
+
+
+def timed_out(
+    phase: TimeoutPhase, limit: float, where: str, *, heard: str = "", request_id: str | None = None
+) -> APITimeoutError:
+    """Make the error of a wait that was too long; ``heard`` says what did arrive meanwhile, such as comments."""
+    sent = phase not in ("connect", "pool")
+    consequence = "The server may have processed the request." if sent else "Nothing was sent."
+    return APITimeoutError(
+        f"{_TIMEOUT_WORDS[phase]} within {limit:g} s ({phase} timeout) for {where}{heard}. {consequence}",
+        phase=phase,
+        limit=limit,
+        request_id=request_id,
+        retryable=not sent,
+        processed="unknown" if sent else "no",
+    )
+
+
+def truncated(detail: str) -> StreamTruncatedError:
+    """Make the error of a body that ended before the answer did."""
+    return StreamTruncatedError(f"the stream ended before the answer did: {detail}; what had arrived is in .partial")
+
+
+def closed(why: str) -> StreamClosedError:
+    """Make the error of reading a stream that is closed."""
+    return StreamClosedError(f"the stream cannot be read: {why}; what had arrived is in .partial")
+
+
+def unexpected_content_type(content_type: str, body: bytes) -> UnexpectedContentTypeError:
+    """Make the error of a successful response that is neither an event stream nor JSON."""
+    text = body.decode("utf-8", "replace")
+    kind = f"Content-Type {content_type!r}" if content_type else "no Content-Type"
+    return UnexpectedContentTypeError(
+        f"the server answered with {kind}, neither an event stream nor JSON: {excerpt(text) or 'an empty body'}. "
+        "Check that the base URL leads to the service and not to a proxy's page.",
+        content_type=content_type,
+        body=text,
+    )
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds, or an HTTP date; None where it is absent or neither."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+            # A date without a zone is in UTC, as every HTTP date is.
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return max(seconds, 0.0) if isfinite(seconds) else None
+
+
+def excerpt(text: str) -> str:
+    """Return the words of a text or an HTML page on one line, at most 200 characters."""
+    beginning = text[: 20 * _EXCERPT_LENGTH]
+    if re.search(r"<(!doctype|html|head|body|title|h1|p)\b", beginning, re.IGNORECASE):
+        page = _PageText()
+        page.feed(beginning)
+        page.close()
+        beginning = " ".join(page.texts)
+    words = " ".join(beginning.split())
+    return words if len(words) <= _EXCERPT_LENGTH else words[: _EXCERPT_LENGTH - 1] + "…"
+
+
+class _PageText(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._hidden = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.texts.append(data)
+
+
+def _processed(status_code: int) -> Processed:
+    return "no" if 300 <= status_code < 500 and status_code not in _PERHAPS_PROCESSED else "unknown"
+
+
+def _advice(status_code: int, headers: Mapping[str, str], retry_after: float | None, not_begun: bool) -> str:
+    if not_begun:
+        wait = "a while" if retry_after is None else f"{retry_after:g} s"
+        return f"Nothing was processed; wait {wait}, then send it again."
+    if 300 <= status_code < 400:
+        place = excerpt(headers.get("location", "it does not say"))
+        return f"Redirects are not followed; set the base URL to where this one leads: {place}."
+    if advice := _STATUS_ADVICE.get(status_code):
+        return advice
+    if _processed(status_code) == "no":
+        return "The request was not processed."
+    return "The request may have been processed and charged; look before you send it again."
+
+
+def _code(code: str | int | None) -> str:
+    return "" if code is None else f" (code {code})"
+
+
+def _as_json(payload: object) -> str:
+    return excerpt(json.dumps(payload, ensure_ascii=False)) if payload else ""

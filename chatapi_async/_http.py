@@ -1,0 +1,191 @@
+"""The HTTP layer: the one module that speaks httpx. What goes in and out of it is plain, so that it can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from ssl import SSLContext
+from weakref import WeakKeyDictionary
+
+import httpx
+from anyio import CancelScope, current_time
+from anyio.lowlevel import RunVar
+
+from ._failures import closed, connection_lost, not_connected, timed_out
+from ._timeouts import Timeouts
+from ._version import __version__
+
+CLOSE_SECONDS = 1.0
+"""How long closing a connection may take; it is not cancelled by what cancels the caller."""
+
+# A stream holds its connection for as long as the model talks. A limit would make streams wait for one another, so
+# there is none; idle connections are kept for the next request, a hundred at most, for half a minute.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
+
+
+class Headers(Mapping[str, str]):
+    """Response headers: names are matched without regard to case; values of repeated ones are joined by commas."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __repr__(self) -> str:
+        return f"Headers({self._headers!r})"
+
+
+class BodyBrokenError(Exception):
+    """The connection was lost, or the body turned out unreadable, in the middle of it. ``__cause__`` says how."""
+
+
+class Response:
+    """A response whose body is read piece by piece: an asynchronous iterator of bytes, decompressed.
+
+    A response that is forgotten without being closed is closed by the event loop.
+    """
+
+    def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None]) -> None:
+        self.status_code = response.status_code
+        self.headers = Headers(response.headers)
+        self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
+        self._pieces = response.aiter_bytes()
+        self._closer = closer
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._pieces.__anext__()
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise BodyBrokenError(_detail(error)) from error
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""
+        if self._closed:
+            return
+        self._closed = True
+        # httpx reads through generators within generators, of which closing the outermost leaves the others to the
+        # garbage collector. A read that is cancelled ends them all.
+        with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
+            scope.cancel()
+            async for _ in self._pieces:
+                pass
+        await self._closer.aclose()
+
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
+
+
+class HTTPClient:
+    """Sends requests through the caller's ``httpx.AsyncClient``, or through one of its own for each event loop.
+
+    Connections belong to the event loop that opened them. So a client of our own is made in the loop that first needs
+    it, and closed by that loop when it ends, if not before.
+    """
+
+    def __init__(self, http_client: httpx.AsyncClient | None) -> None:
+        self._given = http_client
+
+    async def post(self, url: str, *, headers: Mapping[str, str], content: bytes, timeouts: Timeouts) -> Response:
+        """Send a request, and return its response once the headers have come. How long they may take is the caller's.
+
+        Raises:
+            APIConnectionError: no connection, or it was lost.
+            APITimeoutError: in phase ``connect``, ``write`` or ``pool``.
+            StreamClosedError: the caller's ``httpx.AsyncClient`` is closed.
+        """
+        client = self._given or await self._own()
+        if client.is_closed:
+            raise closed("the HTTP client is closed")
+        limits = httpx.Timeout(connect=timeouts.connect, write=timeouts.write, pool=timeouts.pool, read=None)
+        request = client.build_request("POST", url, headers=dict(headers), content=content, timeout=limits)
+        where = f"POST {url}"
+        try:
+            response = await client.send(request, stream=True, follow_redirects=False)
+        except httpx.ConnectTimeout as error:
+            raise timed_out("connect", timeouts.connect or 0.0, where) from error
+        except httpx.PoolTimeout as error:
+            raise timed_out("pool", timeouts.pool or 0.0, where) from error
+        except httpx.WriteTimeout as error:
+            raise timed_out("write", timeouts.write or 0.0, where) from error
+        except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+            raise not_connected(where, _detail(error)) from error
+        except httpx.HTTPError as error:
+            raise connection_lost(where, _detail(error)) from error
+        return Response(response, await _primed(_close_response(response)))
+
+    async def aclose(self) -> None:
+        """Close the client of our own that belongs to the running event loop; the caller's stays open."""
+        entry = _clients().pop(self, None)
+        if entry is not None:
+            await entry[1].aclose()
+
+    async def _own(self) -> httpx.AsyncClient:
+        clients = _clients()
+        entry = clients.get(self)
+        if entry is None:
+            client = httpx.AsyncClient(
+                verify=_ssl_context(), limits=_LIMITS, headers={"user-agent": f"chatapi-async/{__version__}"}
+            )
+            entry = clients[self] = (client, _close_client(client))
+            await entry[1].__anext__()
+        return entry[0]
+
+
+_Clients = WeakKeyDictionary[HTTPClient, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]]
+_clients_of_loop: RunVar[_Clients] = RunVar("chatapi_async clients")
+
+
+def _clients() -> _Clients:
+    try:
+        return _clients_of_loop.get()
+    except LookupError:
+        clients: _Clients = WeakKeyDictionary()
+        _clients_of_loop.set(clients)
+        return clients
+
+
+@cache
+def _ssl_context() -> SSLContext:
+    # Reading the certificate store takes some 20 ms, so once for a process rather than for each client.
+    return httpx.create_ssl_context()
+
+
+# An event loop finishes the asynchronous generators that are collected while it runs, or left when it ends. That is
+# the one way to be told of either that asyncio and trio share; so these generators wait for it, and then close.
+
+
+async def _primed(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    await generator.__anext__()
+    return generator
+
+
+async def _close_response(response: httpx.Response) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
+            await response.aclose()
+
+
+async def _close_client(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
+            await client.aclose()
+
+
+def _detail(error: Exception) -> str:
+    return str(error) or type(error).__name__

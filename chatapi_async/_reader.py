@@ -1,0 +1,225 @@
+"""The life of one stream: it is opened, read chunk by chunk, and ends in one of four ways, with all that came kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from anyio import current_time
+
+from ._accumulate import MessageAccumulator
+from ._body import Body, InterruptedWaitError, Patience
+from ._decode import DONE, NOTHING
+from ._failures import closed, truncated
+from ._http import BodyBrokenError, Response
+from ._timeouts import Timeouts, Waits
+from .errors import (
+    APITimeoutError,
+    ChatAPIError,
+    ConfigurationError,
+    EmptyStreamError,
+    StreamClosedError,
+    StreamError,
+    StreamTruncatedError,
+)
+from .types import ChatCompletionResponse, ChunkT, Completeness, UnknownEvent
+
+T = TypeVar("T")
+
+logger = logging.getLogger("chatapi_async")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """Measurements of one stream so far."""
+
+    time_to_first_chunk: float | None
+    """Seconds from the start of the request to the first chunk, retries included; None before it."""
+    chunks: int
+    """Number of chunks."""
+    bytes: int
+    """Bytes of the body, decompressed."""
+    duration: float
+    """Seconds from the start of the request to the end of the stream, or to now; 0 before the request."""
+
+
+class StreamReader(Generic[ChunkT]):
+    """Reads one stream.
+
+    Args:
+        send: sends the request, within the patience that it is given, and returns a response of status 2xx.
+        chunk_type: the model of a chunk.
+        timeouts: the limits.
+        max_event_bytes: bound of one event, in bytes.
+        where: what is asked, such as ``POST https://…``, for messages.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Patience], Awaitable[Response]],
+        *,
+        chunk_type: type[ChunkT],
+        timeouts: Timeouts,
+        max_event_bytes: int,
+        where: str,
+    ) -> None:
+        self.accumulator = MessageAccumulator()
+        self.response: Response | None = None
+        self._send = send
+        self._chunk_type = chunk_type
+        self._timeouts = timeouts
+        self._max_event_bytes = max_event_bytes
+        self._where = where
+        self._patience: Patience | None = None
+        self._body: Body[ChunkT] | None = None
+        self._busy = False
+        self._completeness: Completeness | None = None
+        self._error: ChatAPIError | None = None
+        self._chunks = 0
+        self._began: float | None = None
+        self._first_chunk: float | None = None
+        self._ended: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server said that the answer ended."""
+        return self._completeness == "complete"
+
+    @property
+    def snapshot(self) -> ChatCompletionResponse:
+        """The completion so far."""
+        return self.accumulator.completion(self._completeness or "truncated")
+
+    @property
+    def stats(self) -> StreamStats:
+        """Measurements so far."""
+        began = self._began
+        return StreamStats(
+            time_to_first_chunk=None if began is None or self._first_chunk is None else self._first_chunk - began,
+            chunks=self._chunks,
+            bytes=0 if self._body is None else self._body.bytes_received,
+            duration=0.0 if began is None else (self._ended or time.monotonic()) - began,
+        )
+
+    def __str__(self) -> str:
+        state = self._completeness or ("new" if self._began is None else "open")
+        return f"{self._where} ({state}, {self._chunks} chunks)"
+
+    async def open(self) -> None:
+        """Send the request, unless that was done, and wait for the response to begin."""
+        if self._body is None and self._runs():
+            await self._exclusively(self._open)
+
+    async def next(self) -> ChunkT | UnknownEvent | None:
+        """Return the next chunk, which the caller merges, or unknown event; None once the stream has ended well.
+
+        Raises:
+            ChatAPIError: the stream ended otherwise, now or before.
+        """
+        return await self._exclusively(self._advance) if self._runs() else None
+
+    async def end_early(self, error: StreamClosedError | None) -> None:
+        """End the stream for the caller; ``error`` is what reading on raises. No effect if it has ended."""
+        if self._completeness is not None:
+            return
+        self._end("stopped", error)
+        if self._patience is not None and self._busy:
+            self._patience.interrupt()  # the task that reads closes the body, since it is inside it
+        elif self._body is not None:
+            await self._body.aclose()
+
+    def _runs(self) -> bool:
+        if self._error is not None:
+            raise self._error
+        return self._completeness is None
+
+    async def _exclusively(self, operation: Callable[[], Awaitable[T]]) -> T | None:
+        if self._busy:
+            raise ConfigurationError("two tasks read one stream at once; let one task read, and hand on what it gets")
+        self._busy = True
+        try:
+            return await operation()
+        except InterruptedWaitError:
+            self._runs()  # raises what the task that ended the stream left to be raised
+            return None
+        except GeneratorExit:
+            self._end("stopped", closed("a read of it was abandoned"))
+            self._body = None  # its event loop is gone, so nothing can be awaited any more
+            raise
+        except BaseException as error:
+            self._end_with(error)
+            raise
+        finally:
+            self._busy = False
+            if self._completeness is not None and self._body is not None:
+                await self._body.aclose()
+
+    async def _open(self) -> Body[ChunkT]:
+        self._began = time.monotonic()
+        self._patience = Patience(Waits(self._timeouts, current_time()), self._where)
+        self.response = await self._send(self._patience)
+        self._body = Body(
+            self.response,
+            chunk_type=self._chunk_type,
+            patience=self._patience,
+            max_event_bytes=self._max_event_bytes,
+        )
+        if self._completeness is not None:
+            raise InterruptedWaitError  # stopped in the moment in which the response came
+        return self._body
+
+    async def _advance(self) -> ChunkT | UnknownEvent | None:
+        body = self._body or await self._open()
+        while True:
+            try:
+                item = await body.__anext__()
+            except StopAsyncIteration:
+                self._end_of_body("the body ended", None)
+                return None
+            except BodyBrokenError as broken:
+                self._end_of_body(f"the connection broke ({broken})", broken.__cause__)
+                return None
+            if item is DONE:
+                if not self.accumulator.has_choices:
+                    raise EmptyStreamError
+                self._end("complete", None)
+                await body.drain()
+                return None
+            if item is NOTHING:
+                continue
+            if not isinstance(item, UnknownEvent):
+                body.chunk_came()
+                self._chunks += 1
+                if self._first_chunk is None:
+                    self._first_chunk = time.monotonic()
+            return item
+
+    def _end_of_body(self, how: str, cause: BaseException | None) -> None:
+        if not self.accumulator.finished:
+            reason = "without a finish reason" if self.accumulator.has_choices else "before any answer"
+            raise truncated(f"{how} after {self._chunks} chunks, {reason}") from cause
+        self._end("complete", None)
+
+    def _end_with(self, error: BaseException) -> None:
+        if isinstance(error, ChatAPIError):
+            self._end("truncated" if isinstance(error, StreamTruncatedError) else "failed", error)
+        elif isinstance(error, Exception):
+            self._end("failed", closed(f"reading it failed with {type(error).__name__}"))
+        else:
+            self._end("stopped", closed("a read of it was cancelled"))
+
+    def _end(self, completeness: Completeness, error: ChatAPIError | None) -> None:
+        if self._completeness is not None:
+            return
+        self._completeness = completeness
+        self._error = error
+        self._ended = time.monotonic()
+        if self.response is not None and error is not None and error.request_id is None:
+            error.request_id = self.response.request_id
+        if isinstance(error, StreamError) or (isinstance(error, APITimeoutError) and self.response is not None):
+            error.partial = self.snapshot
+            error.chunks_received = self._chunks
+        logger.debug("%s ended after %.3f s", self, self.stats.duration)

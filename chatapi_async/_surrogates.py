@@ -1,0 +1,57 @@
+"""Joins characters that a server cut in half between two chunks.
+
+A server that counts text in UTF-16 units can end one delta with the first half of an emoji (``"\\ud83d"``) and begin
+the next with the second (``"\\ude00"``). Neither half can be printed or encoded. So a first half at the end of a text
+is held back until the same field of a later chunk brings the second; a half that stays alone becomes U+FFFD.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._json import is_array, is_object
+
+_Path = tuple[str | int, ...]
+
+
+class SurrogateJoiner:
+    """Makes the parsed JSON of one stream's chunks whole. Stateful: one for each stream."""
+
+    def __init__(self) -> None:
+        self._held: dict[_Path, str] = {}
+
+    @property
+    def holds(self) -> bool:
+        """Whether a first half waits for its second."""
+        return bool(self._held)
+
+    def join(self, value: Any, path: _Path = ()) -> Any:
+        """Return ``value`` (parsed JSON) with every text free of halves.
+
+        Raises:
+            RecursionError: it is nested too deeply.
+        """
+        if isinstance(value, str):
+            return self._join_text(value, path)
+        if is_object(value):
+            return {_whole(key): self.join(item, (*path, key)) for key, item in value.items()}
+        if is_array(value):
+            return [self.join(item, (*path, _index(item, position))) for position, item in enumerate(value)]
+        return value
+
+    def _join_text(self, text: str, path: _Path) -> str:
+        text = self._held.pop(path, "") + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held[path] = text[-1]
+            text = text[:-1]
+        return _whole(text)
+
+
+def _index(item: Any, position: int) -> int:
+    # Choices and tool calls are told apart by their own index, since chunks hold different ones at one position.
+    index = item.get("index") if is_object(item) else None
+    return index if isinstance(index, int) else position
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
