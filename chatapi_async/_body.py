@@ -102,6 +102,10 @@ class Body(Generic[ChunkT]):
         """Say that the last item was a chunk: the wait for the next one begins anew."""
         self._patience.waits.chunk_came()
 
+    def unknown_event_came(self) -> None:
+        """Say that the last item was none: the wait for the next chunk goes on when the caller reads on."""
+        self._patience.waits.caller_took_over(current_time())
+
     async def drain(self) -> None:
         """Read what follows the answer, so that the connection can be used again; give up after a bounded amount."""
         with CancelScope(deadline=current_time() + _DRAIN_SECONDS), suppress(BodyBrokenError):

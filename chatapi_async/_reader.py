@@ -190,11 +190,13 @@ class StreamReader(Generic[ChunkT]):
                 return None
             if item is NOTHING:
                 continue
-            if not isinstance(item, UnknownEvent):
-                body.chunk_came()
-                self._chunks += 1
-                if self._first_chunk is None:
-                    self._first_chunk = time.monotonic()
+            if isinstance(item, UnknownEvent):
+                body.unknown_event_came()
+                return item
+            body.chunk_came()
+            self._chunks += 1
+            if self._first_chunk is None:
+                self._first_chunk = time.monotonic()
             return item
 
     def _end_of_body(self, how: str, cause: BaseException | None) -> None:

@@ -59,6 +59,7 @@ class Waits:
         self._first_chunk_at = inf
         self._idle = inf if timeouts.idle is None else timeouts.idle
         self._waiting_since: float | None = None
+        self._waited = 0.0
         self._started = False
 
     def attempt_began(self, now: float) -> None:
@@ -73,6 +74,13 @@ class Waits:
         """End the present wait; the next one begins when it is asked for its deadline."""
         self._started = True
         self._waiting_since = None
+        self._waited = 0.0
+
+    def caller_took_over(self, now: float) -> None:
+        """Interrupt the present wait, without a chunk having come, until it is asked for its deadline again."""
+        if self._waiting_since is not None:
+            self._waited += now - self._waiting_since
+            self._waiting_since = None
 
     def deadline(self, now: float) -> float:
         """Return when the present wait ends; ``inf`` for never."""
@@ -91,7 +99,7 @@ class Waits:
             return self._first_chunk_at
         if self._waiting_since is None:
             self._waiting_since = now
-        return self._waiting_since + self._idle
+        return self._waiting_since + self._idle - self._waited
 
 
 def _after(now: float, limit: float | None) -> float:

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 from .chunk import BaseChunk
 from .response import Usage
 
-ChunkT = TypeVar("ChunkT", bound=BaseChunk)
+ChunkT = TypeVar("ChunkT", bound=BaseChunk, covariant=True)
 
 
 class TextBuffer:

@@ -1,0 +1,27 @@
+"""A local server of the service, with a small deterministic model: for demos, for trying things out, and for tests.
+
+::
+
+    from chatapi_async.emulator import Emulator, serve_in_thread
+
+    with serve_in_thread(Emulator(chatrooms=["ch_demo"])) as running:
+        print(running.base_url)
+
+It needs the extra ``emulator``: ``pip install 'chatapi-async[emulator]'``.
+"""
+
+_NEEDED = ("sse_starlette", "starlette", "uvicorn")
+
+try:
+    from ._app import Emulator
+    from ._asgi import ReceivedRequest
+    from ._server import RunningEmulator, run, serve, serve_in_thread
+except ModuleNotFoundError as error:
+    missing = (error.name or "").partition(".")[0]
+    if missing not in _NEEDED:
+        raise
+    raise ImportError(
+        f"the emulator needs {missing}, which is not installed; run: pip install 'chatapi-async[emulator]'"
+    ) from error
+
+__all__ = ["Emulator", "ReceivedRequest", "RunningEmulator", "run", "serve", "serve_in_thread"]

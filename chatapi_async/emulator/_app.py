@@ -1,0 +1,227 @@
+"""The emulator as an ASGI application: its two operations, its chatrooms, and the requests that it has had."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from urllib.parse import quote, unquote
+
+import anyio
+from sse_starlette import ServerSentEvent
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from chatapi_async.types import ChatCompletionRequest, Message
+
+from . import _wire
+from ._asgi import EventStream, ReceivedRequest, connected_after, read_body, with_body, with_header
+from ._contract import ContractError, read_request
+from ._model import Plan, plan
+
+_REQUESTS_KEPT = 1000
+
+
+class _RefusedError(Exception):
+    """The request is answered with an HTTP error."""
+
+    def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"message": message} if code is None else {"message": message, "code": code}
+
+
+class Emulator:
+    """A stand-in for the service: an ASGI application with a small deterministic model inside.
+
+    It answers both operations, streamed or as one JSON body, in the shape that the service sends, and checks requests
+    as the service does. Run it with :func:`serve`, :func:`serve_in_thread` or :func:`run`, or with any ASGI server.
+
+    Args:
+        token: the only access token that is accepted; any by default.
+        tokens_per_second: pace of the answers; None for as fast as possible. Default 40.
+        first_token_delay: seconds between the response's headers and the first chunk. Default 0.
+        chatrooms: ids of the chatrooms that exist from the start.
+        create_chatrooms: whether a chatroom is made where it is first spoken to; otherwise that is answered with 404.
+        ping_interval: seconds between the keep-alive comments of a stream; None, the default, for none.
+
+    Raises:
+        ValueError: an argument out of bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str | None = None,
+        tokens_per_second: float | None = 40.0,
+        first_token_delay: float = 0.0,
+        chatrooms: Iterable[str] = (),
+        create_chatrooms: bool = False,
+        ping_interval: float | None = None,
+    ) -> None:
+        if token == "":
+            raise ValueError("token is empty; give a token, or None to accept any")
+        for name, value in (("tokens_per_second", tokens_per_second), ("ping_interval", ping_interval)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be greater than 0, not {value}")
+        if not first_token_delay >= 0:
+            raise ValueError(f"first_token_delay must not be negative, and is {first_token_delay}")
+        self.chatrooms: dict[str, list[Message]] = {chatroom_id: [] for chatroom_id in chatrooms}
+        """The conversations by the chatroom's id. A key that is added is a new chatroom."""
+        self._token = token
+        self._interval = 0.0 if tokens_per_second is None else 1 / tokens_per_second
+        self._first_token_delay = first_token_delay
+        self._create_chatrooms = create_chatrooms
+        self._ping_interval = ping_interval
+        self._open_streams = 0
+        self._requests: deque[ReceivedRequest] = deque(maxlen=_REQUESTS_KEPT)
+        self._numbers = count(1)
+        self._routes = Starlette(
+            routes=[
+                Route("/v1/llms/chat/completions", self._chat_completion, methods=["POST"]),
+                Route(
+                    "/v1/llms/chatrooms/{chatroom_id}/chat/completions",
+                    self._chat_completion_on_chatroom,
+                    methods=["POST"],
+                ),
+            ],
+            exception_handlers={_RefusedError: _refuse, HTTPException: _refuse_route, Exception: _report_fault},
+        )
+        self._routes.router.redirect_slashes = False
+
+    @property
+    def open_streams(self) -> int:
+        """Number of event streams that are being sent; one that the client has hung up on is not counted."""
+        return self._open_streams
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The last 1000 requests, refused ones too, oldest first."""
+        return list(self._requests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: the interface of ASGI."""
+        if scope["type"] != "http":
+            await self._routes(scope, receive, send)
+            return
+        body = await read_body(receive)
+        if body is None:
+            return
+        # Routes match the path as it was sent, since an encoded slash belongs to the chatroom's id.
+        path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._requests.append(ReceivedRequest(scope["method"], path, headers, body))
+        request_id = f"req_{next(self._numbers):06d}"
+        await self._routes(
+            {**scope, "path": path}, with_body(body, receive), with_header("x-request-id", request_id, send)
+        )
+
+    async def _chat_completion(self, http: Request) -> Response:
+        request = await self._accept(http)
+        return await self._answer(http, request, plan(request), streams_created=True, store=lambda _: None)
+
+    async def _chat_completion_on_chatroom(self, http: Request) -> Response:
+        request = await self._accept(http)
+        chatroom_id = unquote(http.path_params["chatroom_id"])
+        if chatroom_id not in self.chatrooms and not self._create_chatrooms:
+            raise _RefusedError(404, f"there is no chatroom {chatroom_id!r}")
+
+        def store(answer: Message) -> None:
+            self.chatrooms.setdefault(chatroom_id, []).extend([*request.messages, answer])
+
+        answer = plan(request, self.chatrooms.get(chatroom_id, ()))
+        return await self._answer(http, request, answer, streams_created=False, store=store)
+
+    async def _accept(self, http: Request) -> ChatCompletionRequest:
+        """Return the request's body, or refuse it."""
+        scheme, _, token = http.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise _RefusedError(401, "no access token: send the header 'Authorization: Bearer <token>'")
+        if self._token is not None and token.strip() != self._token:
+            raise _RefusedError(401, "the access token is not valid, or has expired")
+        if not http.headers.get("x-operator-id", "").strip():
+            raise _RefusedError(400, "no operator: send the header 'x-operator-id'")
+        try:
+            request = read_request(await http.body())
+        except ContractError as error:
+            raise _RefusedError(400, str(error)) from error
+        if _provider_and_name(request.model)[0] == "unsupported":
+            raise _RefusedError(400, f"the model {request.model!r} is not supported", code="unsupported_model")
+        return request
+
+    async def _answer(
+        self,
+        http: Request,
+        request: ChatCompletionRequest,
+        answer: Plan,
+        *,
+        streams_created: bool,
+        store: Callable[[Message], None],
+    ) -> Response:
+        now = int(time.time())
+        heading = _wire.Heading(
+            id=f"msg_{next(self._numbers):06d}",
+            model=":".join(_provider_and_name(request.model)),
+            created=now if streams_created or not request.stream else None,
+        )
+        message = Message.model_validate(_wire.message(answer))
+        if request.stream:
+            events = self._play(_wire.stream(answer, heading), lambda: store(message))
+            return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
+        longest = max(len(planned.text_pieces) for planned in answer.answers)
+        if await connected_after(http.receive, self._first_token_delay + longest * self._interval):
+            store(message)
+        return JSONResponse(_wire.completion(answer, heading))
+
+    async def _play(self, steps: Iterator[list[str]], store: Callable[[], None]) -> AsyncIterator[ServerSentEvent]:
+        """Yield the stream's events at the emulator's pace; what was said is stored before the client sees the end."""
+        await anyio.sleep(self._first_token_delay)
+        begin = anyio.current_time()
+        for number, step in enumerate(steps):
+            await anyio.sleep_until(begin + number * self._interval)
+            for data in step:
+                yield ServerSentEvent(data, sep="\n")
+        store()
+        yield ServerSentEvent(_wire.DONE, sep="\n")
+
+    @contextmanager
+    def _count_stream(self) -> Generator[None, None, None]:
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
+
+
+def _provider_and_name(model: str | None) -> tuple[str, str]:
+    """Split ``provider/model`` and ``provider:model``; a bare name means ``openai``, a size the built-in model."""
+    if model is None or model in ("large", "small"):
+        return "emulator", model or "large"
+    parts = re.split("[/:]", model, maxsplit=1)
+    return ("openai", model) if len(parts) == 1 else (parts[0], parts[1])
+
+
+def _refuse(_: Request, error: Exception) -> Response:
+    if not isinstance(error, _RefusedError):
+        raise error
+    return JSONResponse(error.body, error.status)
+
+
+def _refuse_route(http: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    message = f"there is no {http.method} {http.scope['path']}"
+    if error.status_code == 405:
+        message = f"{http.method} is not allowed here; use POST"
+    return JSONResponse({"message": message}, error.status_code, headers=error.headers)
+
+
+def _report_fault(_: Request, error: Exception) -> Response:
+    return JSONResponse({"message": f"the emulator failed: {type(error).__name__}"}, 500)

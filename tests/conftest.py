@@ -1,0 +1,28 @@
+"""What the tests on real sockets share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from chatapi_async import AsyncChatClient
+from tests.raw_server import RawServer, client_of
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    with RawServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: RawServer) -> AsyncIterator[AsyncChatClient]:
+    async with client_of(server) as client:
+        yield client

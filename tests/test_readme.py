@@ -1,0 +1,89 @@
+"""The README against the package: its names, its tables, its numbers, and its example."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import chatapi_async
+from chatapi_async import ChatAPIError, ChatCompletionRequest, RetryPolicy, Timeouts, errors
+from chatapi_async.emulator import Emulator, serve_in_thread
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found.group(1)
+
+
+def test_the_table_of_public_names_is_whole() -> None:
+    error_names = {name for name in chatapi_async.__all__ if name.endswith("Error")}
+    named = set(re.findall(r"`(\w+)", section("Public names"))) | error_names
+    assert set(chatapi_async.__all__) <= named
+    assert named - set(chatapi_async.__all__) == {"chatapi_async", "client", "add", "completion"}
+
+
+def test_every_error_has_its_row() -> None:
+    rows = re.findall(r"^\| `(\w+)`", section("When it goes wrong"), re.MULTILINE)
+    public = [
+        name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, ChatAPIError)
+    ]
+    assert sorted(rows) == sorted(set(public) - {"ChatAPIError"})
+
+
+def test_the_status_of_each_error_is_right() -> None:
+    for name, status in re.findall(r"^\| `(\w+)` \((\d+)\)", README, re.MULTILINE):
+        assert f"{status}:" in (getattr(errors, name).__doc__ or "")
+
+
+def test_timeouts_are_as_in_the_table() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+ s|none) ", section("Timeouts"), re.MULTILINE))
+    limits = {field.name: getattr(Timeouts(), field.name) for field in fields(Timeouts)}
+    assert rows == {name: "none" if limit is None else f"{limit:g} s" for name, limit in limits.items()}
+
+
+def test_retries_are_as_described() -> None:
+    policy = RetryPolicy()
+    assert (policy.initial_delay, policy.max_delay, policy.max_retry_after) == (0.5, 8, 60)
+    assert re.search(
+        r"double from half a second to eight,\s+with full jitter; `Retry-After` is honoured up to a minute", README
+    )
+
+
+def test_the_request_fields_are_all_named() -> None:
+    for name in ChatCompletionRequest.model_fields.keys() - {"messages", "stream"}:
+        assert f"`{name}`" in section("Use it")
+
+
+@pytest.mark.smoke
+def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with serve_in_thread(Emulator(tokens_per_second=None, chatrooms=["ch_…"])) as server:
+        script = tmp_path / "example.py"
+        script.write_text(
+            program.replace("https://api.example.com", server.base_url)
+            .replace('"tn_…"', '"tn"')
+            .replace('"…"', '"any"'),
+            encoding="utf-8",
+        )
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "built-in model" in done.stdout
+    assert "stop prompt_tokens=" in done.stdout
+    assert done.stdout.endswith("complete\nTrue\n")
+
+
+def test_what_it_names_is_there() -> None:
+    root = Path(__file__).parent.parent
+    for module in re.findall(r"`(_\w+|errors)`", section("Inside")):
+        assert (root / "chatapi_async" / f"{module}.py").is_file(), module
+    modules = {path.stem for path in (root / "chatapi_async").glob("*.py")} - {"__init__", "_version", "_json"}
+    assert modules <= set(re.findall(r"`(\w+)`", section("Inside")))
