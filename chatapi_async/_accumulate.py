@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ._json import is_array, is_object
-from ._tool_calls import ToolCallMerger
+from ._tool_calls import ToolCallMerger, keep_last
 from .errors import EmptyStreamError
 from .types import (
     AnyEvent,
@@ -115,7 +115,7 @@ class MessageAccumulator:
                 growing = self._choices[choice.index] = _GrowingChoice(choice.index)
             growing.add(choice, events)
         if chunk.model_extra:
-            _keep_last(self._extra, chunk.model_extra)
+            keep_last(self._extra, chunk.model_extra)
         if fingerprint := getattr(chunk, "system_fingerprint", None):
             self._extra["system_fingerprint"] = fingerprint
         usage = chunk.usage or _usage_beside(chunk)
@@ -264,12 +264,6 @@ def first_message(completion: ChatCompletionResponse) -> Message:
         error.partial = completion
         raise error
     return completion.message
-
-
-def _keep_last(kept: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for name, value in new.items():
-        if value is not None:
-            kept[name] = value
 
 
 def _copies(lists: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -36,6 +36,7 @@ class Patience:
         self._where = where
         self._scope: CancelScope | None = None
         self._interrupted = False
+        self._sent = True
 
     async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what ``operation`` returns.
@@ -51,7 +52,11 @@ class Patience:
         if self._interrupted:
             raise InterruptedWaitError
         phase, limit = self.waits.expired(current_time())
-        raise timed_out(phase, limit, self._where)
+        raise timed_out(phase, limit, self._where, sent=self._sent)
+
+    def request_sent(self, sent: bool) -> None:
+        """Say whether the request may have been sent; without a word it counts as sent."""
+        self._sent = sent
 
     def interrupt(self) -> None:
         """End the present wait, and every later one."""

@@ -24,8 +24,8 @@ from ._configuration import (
     Token,
     chatroom_segment,
     checked_base_url,
+    checked_body,
     checked_header,
-    checked_request,
     checked_size,
     is_exposed,
 )
@@ -247,7 +247,7 @@ class AsyncChatClient:
             raise ConfigurationError("no token: give token= or authorization=, or set CHATAPI_TOKEN")
         if "x-operator-id" not in headers:
             raise ConfigurationError("no operator id: give operator_id=, or set CHATAPI_OPERATOR_ID")
-        content = checked_request(messages_or_request, fields).to_body()
+        content = checked_body(messages_or_request, fields)
         timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
         return _Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, content, timeouts)
 
@@ -292,10 +292,19 @@ class AsyncChatClient:
         if self._closed:
             raise closed("the client is closed")
         headers = dict(call.headers)
+        patience.request_sent(False)
         if call.credentials is not None:
             headers["authorization"] = await patience.wait_for(call.credentials.header)
+        patience.request_sent(True)  # the HTTP layer says more precisely, where it can
         response = await patience.wait_for(
-            partial(self._http.post, call.url, headers=headers, content=call.content, timeouts=call.timeouts)
+            partial(
+                self._http.post,
+                call.url,
+                headers=headers,
+                content=call.content,
+                timeouts=call.timeouts,
+                on_progress=patience.request_sent,
+            )
         )
         if 200 <= response.status_code < 300:
             return response

@@ -131,17 +131,19 @@ def checked_header(name: str, value: object) -> str:
     if found := _NO_HEADER_VALUE.search(value):
         place = f"character {found.start()} is {found.group()!r}"
         raise ConfigurationError(f"the {name} header cannot be sent: {place}; only printable ASCII can, so strip it")
+    if value != value.strip() or not value:
+        raise ConfigurationError(f"the {name} header cannot be sent: it is empty, or has space around it; strip it")
     return value
 
 
-def checked_request(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> ChatCompletionRequest:
-    """Return the request that a call describes.
+def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> bytes:
+    """Return the JSON body of the request that a call describes.
 
     Raises:
-        ConfigurationError: a field is unknown or out of bounds; the message names each.
+        ConfigurationError: a field is unknown, out of bounds, or nothing that JSON can hold; the message names each.
     """
     try:
-        return ChatCompletionRequest.build(messages_or_request, fields)
+        return ChatCompletionRequest.build(messages_or_request, fields).to_body()
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg']}"
@@ -149,9 +151,9 @@ def checked_request(messages_or_request: MessagesOrRequest, fields: Mapping[str,
         ]
         raise ConfigurationError(f"the request was not sent: {'; '.join(problems)}") from error
     except TypeError as error:
-        raise ConfigurationError(
-            "messages must be a str, a sequence of messages, or a ChatCompletionRequest"
-        ) from error
+        raise ConfigurationError("messages must be a str, a sequence of messages, or a whole request") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the request was not sent, since it cannot be written as JSON: {error}") from error
 
 
 def checked_size(name: str, value: object) -> int:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ._failures import find_error, server_stream_error
 from ._json import is_array, is_object
-from ._surrogates import SurrogateJoiner
+from ._surrogates import SurrogateJoiner, without_halves
 from .errors import StreamDecodeError
 from .types import BaseChunk, ChunkT, UnknownEvent
 
@@ -78,7 +78,7 @@ class ChunkDecoder(Generic[ChunkT]):
             StreamDecodeError: the body is no JSON, or JSON of another kind.
         """
         try:
-            body = self._surrogates.join(json.loads(text))
+            body = without_halves(json.loads(text))
         except (ValueError, RecursionError) as error:
             raise StreamDecodeError(f"the JSON body cannot be read: {error}", event=text) from error
         if is_object(body):
@@ -132,8 +132,8 @@ def _with_delta(choice: Any) -> Any:
         return choice
     delta = dict(message)
     if is_array(calls := message.get("tool_calls")):
-        # In a whole message each entry is a call of its own, with or without an index.
+        # In a whole message each entry is a call of its own, whatever index it has.
         delta["tool_calls"] = [
-            {"index": position, **call} if is_object(call) else call for position, call in enumerate(calls)
+            {**call, "index": position} if is_object(call) else call for position, call in enumerate(calls)
         ]
     return {**{key: value for key, value in choice.items() if key != "message"}, "delta": delta}

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from html.parser import HTMLParser
+from html import unescape
 from math import isfinite
 from typing import Any, NamedTuple
 
 from ._json import is_array, is_object
+from ._surrogates import without_halves
 from .errors import (
     APIConnectionError,
     APIStatusError,
@@ -34,6 +35,11 @@ from .errors import (
 )
 
 _EXCERPT_LENGTH = 200
+_MESSAGE_LENGTH = 1000
+_HTML = re.compile(r"<(!doctype|html|head|body|title|h1|p)\b", re.IGNORECASE)
+_MARKUP = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/!?][^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
+)
 _STATUS_ERRORS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -114,7 +120,7 @@ def find_error(payload: dict[str, Any]) -> dict[str, Any] | None:
 def server_stream_error(payload: object) -> ServerStreamError:
     """Make the error of an error event, or of an error object in any other event."""
     words = error_words(payload)
-    description = f"the server sent an error in the stream: {words.message or 'no message'}{_code(words.code)}"
+    description = f"the server sent an error in the stream: {_described(words)}"
     return ServerStreamError(description, message=words.message, code=words.code, type=words.type, payload=payload)
 
 
@@ -137,9 +143,9 @@ def status_error(
         now: the time of day in seconds since 1970, for a ``Retry-After`` that is a date.
         request_id: the server's id of the request.
     """
-    text = body.decode("utf-8", "replace")
+    text = body.decode("utf-8-sig", "replace")
     try:
-        payload: object = json.loads(text)
+        payload: object = without_halves(json.loads(text))
     except (ValueError, RecursionError):
         payload = text
         words = ErrorWords(excerpt(text), None, None)
@@ -151,7 +157,7 @@ def status_error(
     advice = _advice(status_code, headers, retry_after, not_begun)
     error_type = _STATUS_ERRORS.get(status_code) or (InternalServerError if status_code >= 500 else APIStatusError)
     return error_type(
-        f"HTTP {status_code} from {where}: {words.message or 'no message'}{_code(words.code)}. {advice}",
+        f"HTTP {status_code} from {where}: {_described(words)}. {advice}",
         status_code=status_code,
         message=words.message,
         code=words.code,
@@ -179,17 +185,13 @@ def connection_lost(where: str, detail: str) -> APIConnectionError:
     return APIConnectionError(message)
 
 
-def timed_out(
-    phase: TimeoutPhase, limit: float, where: str, *, heard: str = "", request_id: str | None = None
-) -> APITimeoutError:
-    """Make the error of a wait that was too long; ``heard`` says what did arrive meanwhile, such as comments."""
-    sent = phase not in ("connect", "pool")
+def timed_out(phase: TimeoutPhase, limit: float, where: str, *, sent: bool) -> APITimeoutError:
+    """Make the error of a wait that was too long; ``sent`` says whether the request may have been sent by then."""
     consequence = "The server may have processed the request." if sent else "Nothing was sent."
     return APITimeoutError(
-        f"{_TIMEOUT_WORDS[phase]} within {limit:g} s ({phase} timeout) for {where}{heard}. {consequence}",
+        f"{_TIMEOUT_WORDS[phase]} within {limit:g} s ({phase} timeout) for {where}. {consequence}",
         phase=phase,
         limit=limit,
-        request_id=request_id,
         retryable=not sent,
         processed="unknown" if sent else "no",
     )
@@ -236,30 +238,13 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
 def excerpt(text: str) -> str:
     """Return the words of a text or an HTML page on one line, at most 200 characters."""
     beginning = text[: 20 * _EXCERPT_LENGTH]
-    if re.search(r"<(!doctype|html|head|body|title|h1|p)\b", beginning, re.IGNORECASE):
-        page = _PageText()
-        page.feed(beginning)
-        page.close()
-        beginning = " ".join(page.texts)
-    words = " ".join(beginning.split())
-    return words if len(words) <= _EXCERPT_LENGTH else words[: _EXCERPT_LENGTH - 1] + "…"
+    if _HTML.search(beginning):
+        beginning = unescape(_MARKUP.sub(" ", beginning))
+    return _shortened(" ".join(beginning.split()), _EXCERPT_LENGTH)
 
 
-class _PageText(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self._hidden = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.texts.append(data)
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _processed(status_code: int) -> Processed:
@@ -280,9 +265,13 @@ def _advice(status_code: int, headers: Mapping[str, str], retry_after: float | N
     return "The request may have been processed and charged; look before you send it again."
 
 
-def _code(code: str | int | None) -> str:
-    return "" if code is None else f" (code {code})"
+def _described(words: ErrorWords) -> str:
+    code = "" if words.code is None else f" (code {_shortened(str(words.code), _EXCERPT_LENGTH)})"
+    return f"{_shortened(words.message, _MESSAGE_LENGTH) or 'no message'}{code}"
 
 
 def _as_json(payload: object) -> str:
-    return excerpt(json.dumps(payload, ensure_ascii=False)) if payload else ""
+    try:
+        return excerpt(json.dumps(payload, ensure_ascii=False)) if payload else ""
+    except RecursionError:
+        return "an error nested too deeply to show"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
-from weakref import WeakKeyDictionary
+from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import httpx
 from anyio import CancelScope, current_time
@@ -15,6 +17,7 @@ from anyio.lowlevel import RunVar
 from ._failures import closed, connection_lost, not_connected, timed_out
 from ._timeouts import Timeouts
 from ._version import __version__
+from .errors import ConfigurationError
 
 CLOSE_SECONDS = 1.0
 """How long closing a connection may take; it is not cancelled by what cancels the caller."""
@@ -97,10 +100,26 @@ class HTTPClient:
     def __init__(self, http_client: httpx.AsyncClient | None) -> None:
         self._given = http_client
 
-    async def post(self, url: str, *, headers: Mapping[str, str], content: bytes, timeouts: Timeouts) -> Response:
+    async def post(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes,
+        timeouts: Timeouts,
+        on_progress: Callable[[bool], None],
+    ) -> Response:
         """Send a request, and return its response once the headers have come. How long they may take is the caller's.
 
+        Args:
+            url: where to.
+            headers: all that are sent beside the HTTP layer's own.
+            content: the body.
+            timeouts: of these, ``connect``, ``write`` and ``pool`` are kept here.
+            on_progress: told False when a connection is being made, and True when the request begins to be sent.
+
         Raises:
+            ConfigurationError: the address is none that HTTP can ask.
             APIConnectionError: no connection, or it was lost.
             APITimeoutError: in phase ``connect``, ``write`` or ``pool``.
             StreamClosedError: the caller's ``httpx.AsyncClient`` is closed.
@@ -109,20 +128,33 @@ class HTTPClient:
         if client.is_closed:
             raise closed("the HTTP client is closed")
         limits = httpx.Timeout(connect=timeouts.connect, write=timeouts.write, pool=timeouts.pool, read=None)
-        request = client.build_request("POST", url, headers=dict(headers), content=content, timeout=limits)
         where = f"POST {url}"
+        connecting = _Connecting(on_progress)
         try:
+            request = client.build_request(
+                "POST",
+                url,
+                headers=dict(headers),
+                content=content,
+                timeout=limits,
+                extensions={"trace": connecting.trace},
+            )
             response = await client.send(request, stream=True, follow_redirects=False)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(f"the address cannot be asked: {_detail(error)}") from error
         except httpx.ConnectTimeout as error:
-            raise timed_out("connect", timeouts.connect or 0.0, where) from error
+            raise timed_out("connect", timeouts.connect or 0.0, where, sent=False) from error
         except httpx.PoolTimeout as error:
-            raise timed_out("pool", timeouts.pool or 0.0, where) from error
+            raise timed_out("pool", timeouts.pool or 0.0, where, sent=False) from error
         except httpx.WriteTimeout as error:
-            raise timed_out("write", timeouts.write or 0.0, where) from error
+            raise timed_out("write", timeouts.write or 0.0, where, sent=True) from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
             raise not_connected(where, _detail(error)) from error
         except httpx.HTTPError as error:
             raise connection_lost(where, _detail(error)) from error
+        except BaseException:
+            await connecting.abandon()
+            raise
         return Response(response, await _primed(_close_response(response)))
 
     async def aclose(self) -> None:
@@ -136,10 +168,13 @@ class HTTPClient:
         entry = clients.get(self)
         if entry is None:
             client = httpx.AsyncClient(
-                verify=_ssl_context(), limits=_LIMITS, headers={"user-agent": f"chatapi-async/{__version__}"}
+                verify=_ssl_context(),
+                limits=_LIMITS,
+                headers={"user-agent": f"chatapi-async/{__version__}"},
+                # One client can serve many operators, whose cookies are not each other's.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
-            entry = clients[self] = (client, _close_client(client))
-            await entry[1].__anext__()
+            entry = clients[self] = (client, await _primed(_close_client(client, ref(self))))
         return entry[0]
 
 
@@ -179,12 +214,40 @@ async def _close_response(response: httpx.Response) -> AsyncGenerator[None, None
             await response.aclose()
 
 
-async def _close_client(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+async def _close_client(client: httpx.AsyncClient, owner: ref[HTTPClient]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
+        # Connections refer to their event loop, so while they are kept for it, it would stay in memory.
+        if (key := owner()) is not None:
+            _clients().pop(key, None)
         with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
             await client.aclose()
+
+
+class _Connecting:
+    """Follows how a request gets its connection, by what the HTTP layer traces."""
+
+    def __init__(self, on_progress: Callable[[bool], None]) -> None:
+        self._on_progress = on_progress
+        self._socket: Any = None
+        self._in_handshake = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"]
+        elif event.startswith("connection.start_tls."):
+            self._in_handshake = event.endswith(".started")
+        if event.endswith("send_request_headers.started"):
+            self._on_progress(True)
+        elif event.startswith("connection.") and event.endswith(".started"):
+            self._on_progress(False)
+
+    async def abandon(self) -> None:
+        """Close the socket of a TLS handshake that was cancelled, which httpcore leaves open."""
+        if self._in_handshake and self._socket is not None:
+            with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
+                await self._socket.aclose()
 
 
 def _detail(error: Exception) -> str:

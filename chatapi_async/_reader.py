@@ -150,6 +150,9 @@ class StreamReader(Generic[ChunkT]):
             self._body = None  # its event loop is gone, so nothing can be awaited any more
             raise
         except BaseException as error:
+            if self._completeness == "stopped" and isinstance(error, ChatAPIError):
+                self._runs()  # stopped by another task before this came of it
+                return None
             self._end_with(error)
             raise
         finally:

@@ -60,7 +60,7 @@ class EventReader:
     async def __anext__(self) -> Event:
         while True:
             event = await self._events.__anext__()
-            if event.data or event.event == "error":
+            if (event.data and not event.data.isspace()) or event.event == "error":
                 return Event(event.event, event.data, self._guard.closed)
 
     async def aclose(self) -> None:
@@ -105,7 +105,7 @@ class _Guard:
 
     def feed(self, data: bytes) -> str:
         """Return the lines that ``data`` completes; up to an event that is too large, and then set ``too_large``."""
-        if self._after_cr:
+        if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
         if b"\r" in data:

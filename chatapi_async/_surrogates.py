@@ -14,6 +14,15 @@ from ._json import is_array, is_object
 _Path = tuple[str | int, ...]
 
 
+def without_halves(value: Any) -> Any:
+    """Return parsed JSON that nothing follows with its halves joined; those that stay alone become U+FFFD.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+    """
+    return SurrogateJoiner().join(value, last=True)
+
+
 class SurrogateJoiner:
     """Makes the parsed JSON of one stream's chunks whole. Stateful: one for each stream."""
 
@@ -25,18 +34,18 @@ class SurrogateJoiner:
         """Whether a first half waits for its second."""
         return bool(self._held)
 
-    def join(self, value: Any, path: _Path = ()) -> Any:
-        """Return ``value`` (parsed JSON) with every text free of halves.
+    def join(self, value: Any, path: _Path = (), *, last: bool = False) -> Any:
+        """Return ``value`` (parsed JSON) with every text free of halves; where it is the ``last``, none is held back.
 
         Raises:
             RecursionError: it is nested too deeply.
         """
         if isinstance(value, str):
-            return self._join_text(value, path)
+            return _whole(value) if last else self._join_text(value, path)
         if is_object(value):
-            return {_whole(key): self.join(item, (*path, key)) for key, item in value.items()}
+            return {_whole(key): self.join(item, (*path, key), last=last) for key, item in value.items()}
         if is_array(value):
-            return [self.join(item, (*path, _index(item, position))) for position, item in enumerate(value)]
+            return [self.join(item, (*path, _index(item, position)), last=last) for position, item in enumerate(value)]
         return value
 
     def _join_text(self, text: str, path: _Path) -> str:

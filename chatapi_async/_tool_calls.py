@@ -2,14 +2,14 @@
 
 Calls are told apart by their ``index``, else by their ``id`` (a new id is a new call); a fragment with neither
 continues the call that was written last. Both of the contract's shapes are read. Providers that give all parallel calls
-one index, or neither index nor id, send each whole in one fragment: so a fragment that names a function, where the call
-has its name and whole arguments already, begins a new one.
+one index, or neither index nor id, can still be followed: a fragment that names another function begins a new call, and
+so does one that names the same again, where the call was whole in its first fragment, or went on without the name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .types import FunctionCall, MessageToolCall, StreamToolCall
@@ -19,7 +19,19 @@ from .types.events import TextBuffer
 class GrowingToolCall:
     """One call, as far as it has come."""
 
-    __slots__ = ("arguments", "done", "extra", "id", "index", "name", "position", "type")
+    __slots__ = (
+        "arguments",
+        "done",
+        "extra",
+        "fragments",
+        "function_extra",
+        "id",
+        "index",
+        "name",
+        "names_repeated",
+        "position",
+        "type",
+    )
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -29,6 +41,10 @@ class GrowingToolCall:
         self.name = ""
         self.arguments = TextBuffer()
         self.extra: dict[str, Any] = {}
+        self.function_extra: dict[str, Any] = {}
+        self.fragments = 0
+        self.names_repeated = True
+        """Whether every fragment so far named the function."""
         self.done = False
         """Whether the call was already announced as whole."""
 
@@ -39,12 +55,13 @@ class GrowingToolCall:
             self.index = fragment.index
         self.id = self.id or fragment.id or fragment.tool_id or ""
         self.type = self.type or fragment.type or ""
-        self.name = self.name or (function and function.name) or fragment.tool_name or ""
+        self.name = self.name or _name(fragment)
         if fragment.is_client_tool is not None:
             self.extra["is_client_tool"] = fragment.is_client_tool
-        for key, value in (fragment.model_extra or {}).items():
-            if value is not None:
-                self.extra[key] = value
+        keep_last(self.extra, fragment.model_extra)
+        keep_last(self.function_extra, function.model_extra if function else None)
+        self.fragments += 1
+        self.names_repeated = self.names_repeated and bool(_name(fragment))
         piece = (function and function.arguments) or ""
         if piece:
             self.arguments.append(piece)
@@ -53,7 +70,7 @@ class GrowingToolCall:
 
     def whole(self) -> MessageToolCall:
         """Return the call as it stands in a message."""
-        function = FunctionCall.model_construct(name=self.name, arguments=str(self.arguments))
+        function = FunctionCall.merged(self.function_extra, name=self.name, arguments=str(self.arguments))
         return MessageToolCall.merged(self.extra, id=self.id, type=self.type or "function", function=function)
 
 
@@ -100,11 +117,26 @@ class ToolCallMerger:
 
 
 def _begins_another(fragment: StreamToolCall, id_: str, call: GrowingToolCall) -> bool:
-    names_function = (fragment.function and fragment.function.name) or fragment.tool_name
-    if not names_function or not call.name or (id_ and id_ == call.id):
+    name = _name(fragment)
+    if not name or not call.name or (id_ and id_ == call.id):
         return False
-    # With an index, the same one and no id of its own says that it is the same call.
-    return (fragment.index is None or bool(id_)) and _is_json(str(call.arguments))
+    if fragment.index is not None and not id_:
+        return False  # the same index, and no id of its own: the same call
+    if name != call.name or not call.names_repeated:
+        return True
+    # Some providers repeat the name in every fragment, so alone it says nothing.
+    return call.fragments == 1 and _is_json(str(call.arguments))
+
+
+def _name(fragment: StreamToolCall) -> str:
+    return (fragment.function and fragment.function.name) or fragment.tool_name or ""
+
+
+def keep_last(kept: dict[str, Any], new: Mapping[str, Any] | None) -> None:
+    """Take over the values of ``new`` that are not null."""
+    for name, value in (new or {}).items():
+        if value is not None:
+            kept[name] = value
 
 
 def _is_json(text: str) -> bool:

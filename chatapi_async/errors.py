@@ -31,7 +31,6 @@ An exception of the HTTP layer is only ever the ``__cause__``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class APIStatusError(ChatAPIError):
         message: str,
         code: str | int | None = None,
         body: object = None,
-        headers: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] | None = None,
         retry_after: float | None = None,
         request_id: str | None = None,
         retryable: bool = False,
@@ -145,7 +144,7 @@ class APIStatusError(ChatAPIError):
         """The server's own code, such as ``unsupported_model``; None where it sent none."""
         self.body = body
         """The body: parsed JSON, or text; at most the first 64 KiB of what was sent."""
-        self.headers = headers
+        self.headers: Mapping[str, str] = {} if headers is None else headers
         """Response headers; names are matched without regard to case."""
         self.retry_after = retry_after
         """Seconds after which the server asks to be called again, None where it does not say."""

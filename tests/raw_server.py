@@ -274,7 +274,7 @@ async def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Wait until something is so, on asyncio or trio; fail if it never is."""
     try:
         with anyio.fail_after(WAIT_SECONDS):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
                 await anyio.sleep(0.002)
     except TimeoutError:
         raise AssertionError(f"waited in vain for {what}") from None

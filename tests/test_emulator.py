@@ -107,7 +107,7 @@ def text_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (what is waited for here has no event)
             await asyncio.sleep(0.002)
 
 
@@ -201,6 +201,15 @@ class TestRefusals:
         assert [response.status_code for response in responses] == [404, 405, 400, 200, 200]
         assert len({response.headers["x-request-id"] for response in responses}) == 5
 
+    async def test_a_fault_of_the_emulator_itself(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("chatapi_async.emulator._app.plan", None)
+        response = await client.post(COMPLETIONS, json=body("Hi"))
+        assert response.status_code == 500
+        assert response.json() == {"message": "the emulator failed: TypeError"}
+        assert response.headers["x-request-id"]
+
 
 class TestStream:
     async def test_its_chunks_have_the_recorded_shape(self, client: httpx.AsyncClient) -> None:
@@ -223,6 +232,22 @@ class TestStream:
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
         for chunk in chunks:
             ChatCompletionChunkResponse.model_validate(chunk)
+
+    @pytest.mark.parametrize(
+        ("model", "shown"),
+        [
+            (None, "emulator:large"),
+            ("small", "emulator:small"),
+            ("gpt-4o", "openai:gpt-4o"),
+            ("a/b/c", "a:b/c"),
+            ("a:b/c", "a:b/c"),
+        ],
+    )
+    async def test_it_names_the_model_as_the_service_does(
+        self, client: httpx.AsyncClient, model: str | None, shown: str
+    ) -> None:
+        chunks = await stream(client, COMPLETIONS, body("Hello", model=model))
+        assert {chunk["model"] for chunk in chunks} == {shown}
 
     async def test_in_a_chatroom_it_has_no_created(self, client: httpx.AsyncClient) -> None:
         chunks = await stream(client, room("ch_demo"), body("Hello"))
@@ -562,14 +587,14 @@ class TestPace:
     async def test_streams_advance_at_the_same_time(self) -> None:
         arrived: list[str] = []
 
-        async def read(name: str) -> None:
+        async def read(client: httpx.AsyncClient, name: str) -> None:
             async with client.stream("POST", COMPLETIONS, json=body("Hello", stream=True)) as response:
                 async for line in response.aiter_lines():
                     if line:
                         arrived.append(name)
 
         async with connect(Emulator(tokens_per_second=500)) as client:
-            await asyncio.gather(read("a"), read("b"))
+            await asyncio.gather(read(client, "a"), read(client, "b"))
         middle = arrived[len(arrived) // 4 : -len(arrived) // 4]
         assert min(middle.count("a"), middle.count("b")) > len(middle) / 4
 
@@ -717,7 +742,7 @@ class TestServer:
             "run(Emulator(first_token_delay=60), port=0, on_start=lambda at: print(at.base_url, flush=True))\n"
             "print('returned')\n"
         )
-        with subprocess.Popen(  # noqa: S603
+        with subprocess.Popen(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
@@ -730,6 +755,19 @@ class TestServer:
         assert output.splitlines()[-1] == "returned"
         assert "Traceback" not in errors
         assert "without completing response" not in errors
+
+    async def test_any_asgi_server_can_start_and_stop_it(self, emulator: Emulator) -> None:
+        received = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            return received.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await emulator({"type": "lifespan"}, receive, send)
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
     def test_run_says_that_a_port_is_in_use(self) -> None:
         with serve_in_thread() as running, pytest.raises(OSError, match="in use"):

@@ -175,7 +175,7 @@ class Emulator:
         if request.stream:
             events = self._play(_wire.stream(answer, heading), lambda: store(message))
             return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
-        longest = max(len(planned.text_pieces) for planned in answer.answers)
+        longest = max(planned.tokens for planned in answer.answers)
         if await connected_after(http.receive, self._first_token_delay + longest * self._interval):
             store(message)
         return JSONResponse(_wire.completion(answer, heading))

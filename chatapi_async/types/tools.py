@@ -98,26 +98,31 @@ class Tool(BaseModel):
 
         Args:
             function: sync or async; its parameters become the arguments, those without a default are required.
-            name: the function's own name by default.
+            name: the function's own name by default; needed for a callable that has none.
             description: the docstring by default.
             strict: sent as it is, if given.
 
         Raises:
-            ValueError: neither ``description`` nor the docstring says what the tool does, or the function takes
+            ValueError: neither ``description`` nor the docstring says what the tool does, it has no name, or it takes
                 ``*args``, ``**kwargs`` or positional-only parameters, which a schema cannot name.
         """
+        name = name or getattr(function, "__name__", None)
+        if name is None:
+            raise ValueError(f"{function!r} has no name of its own; give one")
         fields: dict[str, Any] = {}
         for parameter in inspect.signature(function, eval_str=True).parameters.values():
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 raise ValueError(
-                    f"{function.__name__}() takes {parameter}, which has no name that a model could give; "
+                    f"{name}() takes {parameter}, which has no name that a model could give; "
                     "pass a function whose parameters can all be named"
                 )
             annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-            fields[parameter.name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
-        schema = create_model(function.__name__, **fields).model_json_schema()
+            default = ... if parameter.default is parameter.empty else parameter.default
+            # A field of a model cannot have every name that a parameter can; an alias can.
+            fields[f"parameter_{len(fields)}"] = (annotation, Field(default, alias=parameter.name))
+        schema = create_model(name, **fields).model_json_schema()
         about = description or inspect.cleandoc(function.__doc__ or "")
-        return cls._from_schema(schema, name or function.__name__, about, strict)
+        return cls._from_schema(schema, name, about, strict)
 
     @classmethod
     def _from_schema(cls, schema: dict[str, Any], name: str, description: str, strict: bool | None) -> Self:

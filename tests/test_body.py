@@ -1,0 +1,314 @@
+"""Bodies of every kind, their limits in size and time, on real sockets."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from chatapi_async import (
+    APITimeoutError,
+    AsyncChatClient,
+    ChatAPIError,
+    EmptyStreamError,
+    EventTooLargeError,
+    ServerStreamError,
+    StreamDecodeError,
+    StreamError,
+    StreamTruncatedError,
+    Timeouts,
+    UnexpectedContentTypeError,
+)
+from chatapi_async.types import UnknownEvent
+from tests.raw_server import (
+    CLOSE,
+    DONE,
+    HOLD,
+    RESET,
+    RawServer,
+    Repeat,
+    body,
+    chunk,
+    client_of,
+    event,
+    head,
+    stream,
+)
+
+COMPLETION = {
+    "id": "cmpl_1",
+    "object": "chat.completion",
+    "created": 1_700_000_000,
+    "model": "openai:gpt-4o",
+    "choices": [
+        {"index": 1, "message": {"role": "assistant", "content": "Bye"}, "finish_reason": "length"},
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Hi",
+                "tool_calls": [
+                    {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+                    {"id": "call_2", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+                ],
+            },
+            "finish_reason": "stop",
+        },
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "total_cost": 0.5},
+}
+COMMENTS = Repeat(b": ping\n\n", every=0.02)
+
+
+# ── JSON instead of a stream ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_json_completion_is_read_whole(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*body(json.dumps(COMPLETION), x_request_id="req_1"))
+    stream_ = client.chat_completion("Hi", stream=False, n=2)
+    completion = await stream_.get_final_completion()
+    assert server.requests[0].json["stream"] is False
+    assert completion.completeness == "complete"
+    assert completion.model_dump(exclude={"completeness"}, exclude_unset=True) == {
+        **COMPLETION,
+        "choices": COMPLETION["choices"][::-1],  # type: ignore[index]
+    }
+    assert (stream_.request_id, stream_.stats.chunks) == ("req_1", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (chunk("Hi", "stop").removeprefix(b"data: "), "application/json"),
+        (chunk("Hi").removeprefix(b"data: "), "application/json; charset=utf-8"),
+        (b"\xef\xbb\xbf" + chunk("Hi").removeprefix(b"data: "), "Application/JSON"),
+        (json.dumps(COMPLETION).encode(), "application/problem+json"),
+    ],
+    ids=["chunk", "chunk without finish reason", "byte order mark", "completion of another JSON type"],
+)
+async def test_one_json_body_is_one_chunk(
+    content: bytes, content_type: str, server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*body(content, content_type=content_type))
+    stream_ = client.chat_completion("Hi")
+    assert [chunk.text async for chunk in stream_] == ["Hi"]
+    assert stream_.snapshot.completeness == "complete"
+
+
+def described(error: StreamError) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in ("message", "code", "event", "limit") if hasattr(error, name)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error_type", "details"),
+    [
+        (body('{"error": {"message": "no model", "code": 7}}'), ServerStreamError, {"message": "no model", "code": 7}),
+        (body('{"message": "masked"}'), ServerStreamError, {"message": "masked", "code": None}),
+        (body('{"choices": [{"mess'), StreamDecodeError, {"event": '{"choices": [{"mess'}),
+        (body(""), StreamDecodeError, {"event": ""}),
+        (body("[1]"), StreamDecodeError, {"event": "[1]"}),
+        (body('{"choices": [{"message": {"role": []}}]}'), StreamDecodeError, None),
+        (body('{"choices": []}'), EmptyStreamError, {}),
+        (body(json.dumps({**COMPLETION, "padding": "x" * 5000})), EventTooLargeError, {"limit": 5000}),
+        ((head(200, {"content-type": "application/json", "content-length": "99"}), b"{", CLOSE), None, {}),
+        ((head(200, {"content-type": "application/json", "content-length": "99"}), b"{", RESET), None, {}),
+    ],
+    ids=["error", "message", "broken", "empty", "other", "invalid", "no choices", "too large", "closed", "reset"],
+)
+async def test_a_json_body_that_is_no_answer(
+    answer: Any, error_type: type[StreamError] | None, details: dict[str, Any] | None, server: RawServer
+) -> None:
+    server.answer(*answer)
+    async with client_of(server, max_event_bytes=5000) as client:
+        with pytest.raises(StreamError) as caught:
+            await client.chat_completion("Hi").until_done()
+    assert type(caught.value) is (error_type or StreamTruncatedError)
+    assert details is None or described(caught.value) == details
+    assert caught.value.partial is not None
+    assert caught.value.partial.choices == []
+
+
+# ── neither stream nor JSON ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "content_type", "text"),
+    [
+        (body("<html><p>Please log in</p></html>", content_type="text/html"), "text/html", "Please log in"),
+        (body("plain", content_type="text/plain; charset=x"), "text/plain; charset=x", "plain"),
+        (body(DONE, content_type=""), "", "no Content-Type"),
+        (body("", 204, content_type=""), "", "an empty body"),
+    ],
+    ids=["html", "text", "none", "204"],
+)
+async def test_another_content_type_is_an_error_that_shows_the_page(
+    answer: Any, content_type: str, text: str, server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*answer)
+    stream_ = await client.chat_completion("Hi")
+    with pytest.raises(UnexpectedContentTypeError, match=text) as caught:
+        await stream_.until_done()
+    assert caught.value.content_type == content_type
+    assert caught.value.body.encode() == answer[0].partition(b"\r\n\r\n")[2]
+
+
+async def test_a_page_without_end_is_read_for_64_kib_and_no_more(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*stream(Repeat(b"<p>" + b"x" * 1000), content_type="text/html"))
+    with pytest.raises(UnexpectedContentTypeError) as caught:
+        await client.chat_completion("Hi").until_done()
+    assert len(caught.value.body) == 64 * 1024
+    await server.hung_up()
+
+
+# ── size ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_event_over_the_limit_is_refused_and_what_came_before_is_kept(server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), chunk("x" * 3000), HOLD))
+    async with client_of(server, max_event_bytes=2000) as client:
+        stream_ = client.chat_completion("Hi")
+        assert (await anext(stream_)).text == "Hi"
+        with pytest.raises(EventTooLargeError) as caught:
+            await anext(stream_)
+    assert caught.value.limit == 2000
+    assert caught.value.partial is not None
+    assert (caught.value.partial.text, caught.value.chunks_received) == ("Hi", 1)
+    await server.hung_up()
+
+
+async def test_an_event_without_end_is_given_up_at_the_limit(server: RawServer) -> None:
+    server.answer(*stream(b"data: ", Repeat(b"x" * 1000)))
+    async with client_of(server, max_event_bytes=100_000) as client:
+        with pytest.raises(EventTooLargeError):
+            await client.chat_completion("Hi").until_done()
+    await server.hung_up()
+
+
+# ── after [DONE] ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("rest", [HOLD, Repeat(b": ping\n\n", 0.01), Repeat(b"x" * 4096)], ids=["held", "slow", "fast"])
+async def test_a_body_that_goes_on_after_done_costs_a_bounded_time(
+    rest: Any, server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(chunk("Hi"), DONE, rest))
+    began = time.monotonic()
+    completion = await client.chat_completion("Hi", timeout=None).get_final_completion()
+    assert time.monotonic() - began < 3
+    assert (completion.text, completion.completeness) == ("Hi", "complete")
+    await server.hung_up()
+
+
+@pytest.mark.parametrize("end", [RESET, CLOSE])
+async def test_a_connection_lost_after_done_is_no_failure(end: Any, server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*stream(chunk("Hi"), DONE, end))
+    assert (await client.chat_completion("Hi").get_final_completion()).completeness == "complete"
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeouts", "phase", "text"),
+    [
+        ((HOLD,), Timeouts(first_chunk=0.1), "first_chunk", None),
+        (stream(COMMENTS), Timeouts(first_chunk=0.15), "first_chunk", ""),
+        (stream(event({"choices": []}), COMMENTS), Timeouts(first_chunk=5, idle=0.15), "idle", ""),
+        (stream(chunk("Hi"), COMMENTS), Timeouts(idle=0.15), "idle", "Hi"),
+        (stream(chunk("Hi"), Repeat(event({"type": "ping"}, "ping"), 0.02)), Timeouts(idle=0.15), "idle", "Hi"),
+        (stream(chunk("Hi"), HOLD), Timeouts(idle=0.1), "idle", "Hi"),
+        (stream(chunk("Hi"), Repeat(chunk("!"), 0.02)), Timeouts(total=0.2, idle=5), "total", "Hi!"),
+        ((HOLD,), Timeouts(total=0.1), "total", None),
+        (stream(HOLD, content_type="application/json"), Timeouts(first_chunk=0.1), "first_chunk", ""),
+        (stream(HOLD, content_type="text/html"), Timeouts(first_chunk=0.1), "first_chunk", ""),
+    ],
+    ids=[
+        "no headers",
+        "comments before the first chunk",
+        "chunk without choices",
+        "comments after a chunk",
+        "pings after a chunk",
+        "silence after a chunk",
+        "chunks without end",
+        "total before headers",
+        "JSON",
+        "page",
+    ],
+)
+async def test_a_timeout_names_phase_and_limit_and_carries_what_came(
+    answer: Any, timeouts: Timeouts, phase: str, text: str | None, server: RawServer
+) -> None:
+    server.answer(*answer)
+    async with client_of(server, timeout=timeouts) as client:
+        stream_ = client.chat_completion("Hi")
+        with pytest.raises(APITimeoutError, match=f"{phase} timeout") as caught:
+            await stream_.until_done()
+        error = caught.value
+        assert (error.phase, error.limit) == (phase, getattr(timeouts, phase))
+        assert f"{error.limit:g} s" in str(error)
+        if text is None:
+            assert error.partial is None
+        else:
+            assert error.partial is not None
+            assert error.partial.text.startswith(text)
+            assert error.partial.completeness == "failed"
+            assert error.chunks_received == stream_.stats.chunks
+        assert (error.processed, error.retryable) == ("unknown", False)
+        await server.hung_up()
+    assert len(server.requests) == 1
+
+
+async def test_idle_does_not_count_the_callers_own_time(server: RawServer) -> None:
+    gate = server.gate()
+    server.answer(*stream(chunk("a"), chunk("b"), gate, chunk("c", "stop"), DONE))
+    async with client_of(server, timeout=Timeouts(idle=0.2)) as client:
+        stream_ = client.chat_completion("Hi")
+        await anext(stream_)
+        await anext(stream_)
+        time.sleep(0.3)  # noqa: ASYNC251 - the caller is busy
+        gate.open()
+        assert await stream_.get_final_text() == "abc"
+
+
+async def test_idle_does_not_count_what_the_caller_does_with_an_unknown_event(server: RawServer) -> None:
+    gate = server.gate()
+    server.answer(*stream(chunk("a"), event({"type": "ping"}, "ping"), gate, chunk("b", "stop"), DONE))
+    async with client_of(server, timeout=Timeouts(idle=0.2)) as client:
+        stream_ = client.chat_completion("Hi")
+        async for each in stream_.events():
+            if isinstance(each, UnknownEvent):
+                time.sleep(0.3)  # noqa: ASYNC251 - the caller is busy
+                gate.open()
+        assert stream_.snapshot.text == "ab"
+
+
+async def test_each_chunk_begins_the_idle_wait_anew(server: RawServer) -> None:
+    server.answer(*stream(*[chunk("a")] * 3, Repeat(chunk("a"), 0.05)))
+    async with client_of(server, timeout=Timeouts(idle=0.5)) as client:
+        began = time.monotonic()
+        async with client.chat_completion("Hi") as stream_:
+            async for _ in stream_:
+                if time.monotonic() - began > 0.7:
+                    break
+    assert stream_.stats.chunks > 3
+
+
+async def test_no_limit_at_all(server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi", "stop"), DONE))
+    async with client_of(server, timeout=None) as client:
+        assert await client.chat_completion("Hi").get_final_text() == "Hi"
+
+
+async def test_a_call_has_its_own_timeouts(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(HOLD)
+    with pytest.raises(APITimeoutError) as caught:
+        await client.chat_completion("Hi", timeout=0.1)
+    assert (caught.value.phase, caught.value.limit) == ("first_chunk", 0.1)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, "5", Ellipsis])
+async def test_a_timeout_that_is_no_time_is_refused(limit: Any, client: AsyncChatClient) -> None:
+    with pytest.raises(ChatAPIError, match="no positive number of seconds"):
+        client.chat_completion("Hi", timeout=limit)

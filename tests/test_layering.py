@@ -1,0 +1,213 @@
+"""Which module imports which: read from the sources, and held to a table."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import chatapi_async
+
+PACKAGE = Path(chatapi_async.__file__).parent
+TYPES = {"types", "types.events"}
+
+# An arrow goes from a module to what it may import, and to nothing else.
+ARROWS: dict[str, set[str]] = {
+    # Pure: no I/O, no clock, no randomness, no logging.
+    "_version": set(),
+    "_json": set(),
+    "errors": set(),
+    "types": {f"types.{name}" for name in ("chunk", "events", "message", "request", "response", "tools")},
+    "types._lenient": set(),
+    "types.tools": set(),
+    "types.message": {"types._lenient"},
+    "types.response": {"types._lenient", "types.message"},
+    "types.chunk": {"types._lenient", "types.message", "types.response"},
+    "types.events": {"types.chunk", "types.response"},
+    "types.request": {"types.message", "types.tools"},
+    "_surrogates": {"_json"},
+    "_failures": {"_json", "_surrogates", "errors"},
+    "_retry": {"errors"},
+    "_timeouts": {"errors"},
+    "_configuration": {"errors", "types"},
+    "_sse": {"errors"},
+    "_decode": {"_failures", "_json", "_surrogates", "errors", "types"},
+    "_tool_calls": TYPES,
+    "_accumulate": {"_json", "_tool_calls", "errors"} | TYPES,
+    # The shell: it reads, waits, closes, and logs.
+    "_http": {"_failures", "_timeouts", "_version", "errors"},
+    "_body": {"_decode", "_failures", "_http", "_sse", "_timeouts", "errors", "types"},
+    "_reader": {"_accumulate", "_body", "_decode", "_failures", "_http", "_timeouts", "errors", "types"},
+    "_stream": {"_accumulate", "_failures", "_reader", "types"},
+    "_client": {
+        *("_body", "_configuration", "_failures", "_http", "_reader", "_retry", "_stream", "_timeouts"),
+        *("errors", "types"),
+    },
+}
+SHELL = {"_http", "_body", "_reader", "_stream", "_client"}
+PURE = set(ARROWS) - SHELL
+
+# What type checkers alone follow.
+ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}}
+
+LIBRARIES = {
+    "httpx_sse": {"_sse"},
+    "httpx": {"_sse", "_http"},
+    "anyio": SHELL - {"_stream"},
+    "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
+    | {"_accumulate", "_configuration", "_decode"},
+    "pydantic_core": {"types._lenient"},
+}
+IMPURE = {
+    *("anyio", "asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "queue", "random", "secrets"),
+    *("select", "selectors", "signal", "socket", "ssl", "subprocess", "sys", "threading", "time", "trio", "warnings"),
+}
+IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today"}
+
+
+class Import(NamedTuple):
+    target: str
+    ours: bool
+    for_type_checking: bool
+
+
+def imports_of(source: str, package: str) -> Iterator[Import]:
+    """Every import of a module, wherever it stands in it; ``package`` is the module's, relative to the library's."""
+    tree = ast.parse(source)
+    guarded = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for child in block.body
+        for node in ast.walk(child)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [_absolute(node, alias.name, package) for alias in node.names]
+        else:
+            continue
+        for name in names:
+            ours = name == "chatapi_async" or name.startswith("chatapi_async.")
+            target = name.removeprefix("chatapi_async").lstrip(".") if ours else name.partition(".")[0]
+            yield Import(target, ours, node in guarded)
+
+
+def _absolute(node: ast.ImportFrom, name: str, package: str) -> str:
+    base = ["chatapi_async", *(package.split(".") if package else [])]
+    base = base[: len(base) + 1 - node.level] if node.level else []
+    return ".".join([*base, *([node.module] if node.module else [name])])
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).parent.parts)
+
+
+def read(path: Path) -> list[Import]:
+    return list(imports_of(path.read_text(encoding="utf-8"), package_of(path)))
+
+
+SOURCES = {
+    name_of(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if name_of(path) not in ("__init__", "__main__") and not name_of(path).startswith("emulator")
+}
+IMPORTS = {name: read(path) for name, path in SOURCES.items()}
+
+
+def importers_of(library: str, *, for_type_checking: bool = False) -> set[str]:
+    wanted = Import(library, ours=False, for_type_checking=for_type_checking)
+    return {name for name, imports in IMPORTS.items() if wanted in imports}
+
+
+def test_every_module_stands_in_the_table() -> None:
+    assert set(SOURCES) == set(ARROWS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_module_imports_what_the_table_allows_and_no_more(name: str) -> None:
+    found = {each.target for each in IMPORTS[name] if each.ours and not each.for_type_checking}
+    assert found == ARROWS[name]
+
+
+def test_imports_for_type_checkers_alone_are_few() -> None:
+    found = {
+        name: {each.target for each in imports if each.for_type_checking}
+        for name, imports in IMPORTS.items()
+        if any(each.for_type_checking for each in imports)
+    }
+    assert found == ARROWS_OF_TYPE_CHECKING
+
+
+def test_the_table_has_no_cycle() -> None:
+    assert len(list(TopologicalSorter(ARROWS).static_order())) == len(ARROWS)
+
+
+def test_no_pure_module_imports_the_shell() -> None:
+    assert {name: ARROWS[name] & SHELL for name in PURE if ARROWS[name] & SHELL} == {}
+
+
+def test_the_types_import_nothing_of_ours_but_one_another() -> None:
+    for name in SOURCES:
+        if name.startswith("types"):
+            assert {target for target in ARROWS[name] if not target.startswith("types.")} == set()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_known_to_few_modules(library: str) -> None:
+    assert importers_of(library) == LIBRARIES[library]
+
+
+def test_no_other_library_is_imported() -> None:
+    outside = {each.target for imports in IMPORTS.values() for each in imports if not each.ours}
+    assert outside - sys.stdlib_module_names == set(LIBRARIES)
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_does_no_io_and_asks_no_clock_and_no_chance(name: str) -> None:
+    assert {each.target for each in IMPORTS[name]} & IMPURE == set()
+    tree = ast.parse(SOURCES[name].read_text(encoding="utf-8"))
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = {getattr(function, "id", getattr(function, "attr", "")) for function in called}
+    assert names & IMPURE_CALLS == set()
+
+
+def test_the_emulator_knows_of_the_library_only_the_types() -> None:
+    imports = [each for path in (PACKAGE / "emulator").glob("*.py") for each in read(path) if each.ours]
+    assert imports
+    assert {each.target for each in imports if not each.target.startswith("emulator")} == {"types"}
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "expected"),
+    [
+        ("from .errors import A, B", "", {("errors", True, False)}),
+        ("from . import errors, types", "", {("errors", True, False), ("types", True, False)}),
+        ("from .types.events import A", "", {("types.events", True, False)}),
+        ("from ._lenient import A", "types", {("types._lenient", True, False)}),
+        ("from ..errors import A", "types", {("errors", True, False)}),
+        ("from .. import errors", "types", {("errors", True, False)}),
+        ("import chatapi_async.emulator", "", {("emulator", True, False)}),
+        ("from chatapi_async.types import A", "emulator", {("types", True, False)}),
+        ("from chatapi_async import A", "emulator", {("", True, False)}),
+        ("import anyio.lowlevel, re", "", {("anyio", False, False), ("re", False, False)}),
+        ("def f():\n    import time", "", {("time", False, False)}),
+        (
+            "if TYPE_CHECKING:\n    import httpx\nelse:\n    import re",
+            "",
+            {("httpx", False, True), ("re", False, False)},
+        ),
+    ],
+)
+def test_the_reader_of_imports_sees_every_form(source: str, package: str, expected: set[Import]) -> None:
+    assert set(imports_of(source, package)) == expected

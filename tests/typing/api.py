@@ -1,0 +1,336 @@
+"""Code as a user writes it: checked by ``mypy --strict`` and strict pyright, and never run."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal, assert_never, assert_type
+
+import httpx
+from pydantic import BaseModel
+
+from chatapi_async import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncChatClient,
+    ChatAPIError,
+    ChatCompletionChunkResponse,
+    ChatCompletionFields,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionWithChatroomStreamResponse,
+    Chatroom,
+    ChatStream,
+    Choice,
+    ChunkChoice,
+    ChunkEvent,
+    Completeness,
+    ConfigurationError,
+    ContentDeltaEvent,
+    ContentDoneEvent,
+    ContentPart,
+    DeltaMessage,
+    EventTooLargeError,
+    FinishEvent,
+    Function,
+    FunctionCall,
+    FunctionToolCallArgumentsDeltaEvent,
+    FunctionToolCallArgumentsDoneEvent,
+    MemorySettings,
+    Message,
+    MessageAccumulator,
+    MessageToolCall,
+    RateLimitError,
+    ResponseFormat,
+    RetryPolicy,
+    ServerStreamError,
+    StreamDecodeError,
+    StreamError,
+    StreamStats,
+    StreamToolCall,
+    Timeouts,
+    Tool,
+    ToolSchema,
+    UnexpectedContentTypeError,
+    UnknownEvent,
+    Usage,
+    UsageEvent,
+    aggregate,
+)
+
+
+class Place(BaseModel):
+    """Looks a place up."""
+
+    name: str
+
+
+async def fetch_token() -> str:
+    return "token"
+
+
+# ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def make_clients() -> None:
+    AsyncChatClient()
+    AsyncChatClient("https://api.example.com", operator_id="tn_1", token="token")
+    AsyncChatClient(token=fetch_token, timeout=5, retries=0)
+    AsyncChatClient(token=lambda: "token", timeout=None, retries=RetryPolicy(also=frozenset({"timeout"})))
+    AsyncChatClient(authorization="Basic x", timeout=Timeouts(idle=None), max_event_bytes=1024)
+    async with AsyncChatClient(http_client=httpx.AsyncClient()) as client:
+        assert_type(client, AsyncChatClient)
+        assert_type(client.chatroom("ch_1"), Chatroom)
+        assert_type(client.chatroom("ch_1").id, str)
+    assert_type(await client.aclose(), None)
+
+
+async def call(client: AsyncChatClient, request: ChatCompletionRequest, fields: ChatCompletionFields) -> None:
+    assert_type(client.chat_completion("Hi"), ChatStream[ChatCompletionChunkResponse])
+    client.chat_completion([Message.user("Hi"), {"role": "assistant", "content": "Hello"}])
+    client.chat_completion((Message.user("Hi"),))
+    client.chat_completion([{"role": "user", "content": "Hi"}])
+    client.chat_completion(request, temperature=0.5)
+    client.chat_completion(request, **fields)
+    client.chat_completion(
+        "Hi",
+        operator_id="tn_2",
+        authorization="Bearer x",
+        extra_headers={"x-trace": "1"},
+        timeout=Timeouts.of(5),
+        model="anthropic/claude-sonnet-4-5",
+        stream=False,
+        temperature=1,
+        top_p=0.9,
+        n=2,
+        max_completion_tokens=100,
+        presence_penalty=-2,
+        frequency_penalty=None,
+        response_format={"type": "json_object"},
+        tools=[Tool.from_model(Place), {"type": "function", "function": {}}],
+        tool_choice="any",
+        user="u",
+        memory_settings={"max_memories": 3},
+        communication_style="brief",
+        explanation_style="by example",
+        technical_level="expert",
+    )
+    client.chat_completion("Hi", response_format=ResponseFormat(type="text"), memory_settings=MemorySettings())
+
+    chatroom = client.chatroom("ch_1")
+    for stream in (
+        client.chat_completion_on_chatroom("ch_1", "Hi", model="large", timeout=5),
+        chatroom.chat_completion("Hi", model="large", timeout=5),
+        chatroom.chat_completion(request, operator_id="tn_2", extra_headers={}, **fields),
+    ):
+        assert_type(stream, ChatStream[ChatCompletionWithChatroomStreamResponse])
+
+
+# ── a stream ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def read(client: AsyncChatClient) -> None:
+    async for chunk in client.chat_completion("Hi"):
+        assert_type(chunk, ChatCompletionChunkResponse)
+        assert_type(chunk.system_fingerprint, str | None)
+    async for chatroom_chunk in client.chat_completion_on_chatroom("ch_1", "Hi"):
+        assert_type(chatroom_chunk, ChatCompletionWithChatroomStreamResponse)
+    async with client.chat_completion("Hi") as stream:
+        assert_type(stream, ChatStream[ChatCompletionChunkResponse])
+        async for text in stream.text_stream:
+            assert_type(text, str)
+    awaited = await client.chat_completion("Hi")
+    assert_type(awaited, ChatStream[ChatCompletionChunkResponse])
+    assert_type(await anext(awaited), ChatCompletionChunkResponse)
+    assert_type(await awaited.until_done(), None)
+    assert_type(await awaited.stop(), None)
+    assert_type(await awaited.aclose(), None)
+    assert_type(await awaited.get_final_completion(), ChatCompletionResponse)
+    assert_type(await awaited.get_final_message(), Message)
+    assert_type(await awaited.get_final_text(), str)
+
+
+def look(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    assert_type(stream.snapshot, ChatCompletionResponse)
+    assert_type(stream.status_code, int | None)
+    assert_type(stream.headers, Mapping[str, str])
+    assert_type(stream.request_id, str | None)
+    stats = stream.stats
+    assert_type(stats, StreamStats)
+    assert_type(stats.time_to_first_chunk, float | None)
+    assert_type(stats.chunks, int)
+    assert_type(stats.bytes, int)
+    assert_type(stats.duration, float)
+
+
+async def match_events(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    async for event in stream.events():
+        match event:
+            case ChunkEvent():
+                assert_type(event.chunk, ChatCompletionChunkResponse)
+            case ContentDeltaEvent(index=index, delta=delta):
+                assert_type(index, int)
+                assert_type(delta, str)
+                assert_type(event.snapshot, str)
+            case ContentDoneEvent():
+                assert_type(event.content, str)
+            case FunctionToolCallArgumentsDeltaEvent():
+                assert_type(event.tool_index, int)
+                assert_type(event.arguments_delta, str)
+                assert_type(event.delta, str)
+                assert_type(event.arguments, str)
+            case FunctionToolCallArgumentsDoneEvent():
+                assert_type((event.id, event.name, event.arguments), tuple[str, str, str])
+            case FinishEvent():
+                assert_type(event.finish_reason, str)
+            case UsageEvent():
+                assert_type(event.usage, Usage)
+            case UnknownEvent():
+                assert_type((event.event, event.data), tuple[str, str])
+            case _:
+                assert_never(event)
+
+
+async def match_types_of_events(stream: ChatStream[ChatCompletionWithChatroomStreamResponse]) -> None:
+    async for event in stream.events():
+        if event.type == "chunk":
+            assert_type(event.chunk, ChatCompletionWithChatroomStreamResponse)
+        elif event.type == "content.delta":
+            assert_type(event, ContentDeltaEvent)
+        elif event.type == "content.done":
+            assert_type(event, ContentDoneEvent)
+        elif event.type == "tool_calls.function.arguments.delta":
+            assert_type(event, FunctionToolCallArgumentsDeltaEvent)
+        elif event.type == "tool_calls.function.arguments.done":
+            assert_type(event, FunctionToolCallArgumentsDoneEvent)
+        elif event.type == "finish":
+            assert_type(event, FinishEvent)
+        elif event.type == "usage":
+            assert_type(event, UsageEvent)
+        elif event.type == "unknown":
+            assert_type(event, UnknownEvent)
+        else:
+            assert_never(event)
+
+
+async def merge(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    async def words() -> AsyncIterator[ChatCompletionChunkResponse]:
+        async for chunk in stream:
+            if chunk.text:
+                yield chunk
+
+    assert_type(await aggregate(stream), Message)
+    assert_type(await aggregate(words()), Message)
+    accumulator = MessageAccumulator()
+    async for chunk in stream:
+        assert_type(accumulator.add(chunk), None)
+        for event in accumulator.add_with_events(chunk):
+            if isinstance(event, ContentDeltaEvent):
+                assert_type(event.delta, str)
+    assert_type((accumulator.has_choices, accumulator.finished), tuple[bool, bool])
+    assert_type(accumulator.completion(), ChatCompletionResponse)
+    assert_type(accumulator.completion("stopped"), ChatCompletionResponse)
+    accumulator.end()
+
+
+# ── what is sent and received ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write() -> ChatCompletionRequest:
+    assert_type(Message.user("Hi"), Message)
+    assert_type(Message.user([ContentPart(type="text", text="Hi")]), Message)
+    assert_type(Message.system("Be brief.", name="boss"), Message)
+    assert_type(Message.assistant(tool_calls=[MessageToolCall(id="c", function=FunctionCall(name="f"))]), Message)
+    assert_type(Message.tool("21 °C", tool_call_id="c"), Message)
+    assert_type(Tool.from_function(fetch_token, name="n", description="d", strict=True), Tool)
+    assert_type(Tool.from_model(Place, name="n", description="d", strict=None), Tool)
+    tool = Tool(function=Function(name="f", description="d", parameters=ToolSchema()))
+    request = ChatCompletionRequest(
+        messages=[Message.user("Hi")], tools=[tool], tool_choice="auto", memory_settings=MemorySettings(max_memories=3)
+    )
+    request.temperature = 0.5
+    assert_type(request.to_body(), bytes)
+    return request
+
+
+def inspect(completion: ChatCompletionResponse, chunk: ChatCompletionChunkResponse) -> None:
+    assert_type(completion.message, Message | None)
+    assert_type(completion.text, str)
+    assert_type(completion.parse(Place), Place)
+    assert_type(completion.created, int | None)
+    assert_type(completion.usage, Usage | None)
+    assert_type(completion.completeness, Completeness)
+    if completion.usage is not None:
+        assert_type(completion.usage.total_tokens, int | None)
+        assert_type(completion.usage.total_cost, float | None)
+    for choice in completion.choices:
+        assert_type(choice, Choice)
+        assert_type(choice.finish_reason, str | None)
+        assert_type(choice.message.content, str | list[ContentPart] | None)
+        assert_type(choice.message.text, str)
+        for tool_call in choice.message.tool_calls or []:
+            assert_type(tool_call, MessageToolCall)
+            assert_type(tool_call.parse(Place), Place)
+            assert_type(tool_call.function.arguments, str)
+    assert_type((chunk.id, chunk.model, chunk.text), tuple[str, str, str])
+    for chunk_choice in chunk.choices:
+        assert_type(chunk_choice, ChunkChoice)
+        assert_type(chunk_choice.delta, DeltaMessage)
+        assert_type(chunk_choice.delta.tool_calls, list[StreamToolCall] | None)
+
+
+# ── errors and limits ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def fail(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    try:
+        await stream.until_done()
+    except ConfigurationError as error:
+        assert_type(error.processed, Literal["no", "unknown"])
+        invalid: ValueError = error
+        raise invalid from None
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+    except APIStatusError as error:
+        assert_type(error.status_code, int)
+        assert_type(error.code, str | int | None)
+        assert_type(error.message, str)
+        assert_type(error.body, object)
+        assert_type(error.headers, Mapping[str, str])
+    except APITimeoutError as error:
+        assert_type(error.phase, Literal["connect", "write", "pool", "first_chunk", "idle", "total"])
+        assert_type(error.limit, float)
+        assert_type(error.partial, ChatCompletionResponse | None)
+    except APIConnectionError as error:
+        assert_type(error.request_id, str | None)
+    except ServerStreamError as error:
+        assert_type(error.type, str | None)
+        assert_type(error.payload, object)
+    except StreamDecodeError as error:
+        assert_type(error.event, str)
+    except EventTooLargeError as error:
+        assert_type(error.limit, int)
+    except UnexpectedContentTypeError as error:
+        assert_type((error.content_type, error.body), tuple[str, str])
+    except StreamError as error:
+        assert_type(error.partial, ChatCompletionResponse | None)
+        assert_type(error.chunks_received, int)
+    except ChatAPIError as error:
+        assert_type(error.retryable, bool)
+
+
+def limit(error: ChatAPIError) -> None:
+    assert_type(Timeouts.of(None), Timeouts)
+    assert_type(Timeouts().idle, float | None)
+    assert_type(RetryPolicy.of(3), RetryPolicy)
+    assert_type(RetryPolicy(max_retries=1).delay(error, 0, 0.5), float | None)
+
+
+def takes_any_stream(stream: ChatStream[Any]) -> None:
+    del stream
+
+
+def pass_on(
+    stream: ChatStream[ChatCompletionChunkResponse],
+    chatroom_stream: ChatStream[ChatCompletionWithChatroomStreamResponse],
+) -> None:
+    takes_any_stream(stream)
+    takes_any_stream(chatroom_stream)
