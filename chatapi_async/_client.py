@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
@@ -58,9 +58,9 @@ class _Call:
     """One call of an operation: all that its attempts have in common."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     credentials: Credentials | None
-    content: bytes
+    content: bytes = field(repr=False)
     timeouts: Timeouts
 
     @property

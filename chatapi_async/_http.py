@@ -237,7 +237,7 @@ class _Connecting:
         if event == "connection.connect_tcp.complete":
             self._socket = info["return_value"]
         elif event.startswith("connection.start_tls."):
-            self._in_handshake = event.endswith(".started")
+            self._in_handshake = not event.endswith(".complete")
         if event.endswith("send_request_headers.started"):
             self._on_progress(True)
         elif event.startswith("connection.") and event.endswith(".started"):

@@ -112,7 +112,7 @@ async def _cancelled_before_a_chunk(answer: Any, server: RawServer) -> None:
     server.answer(*answer)
     async with client_of(server) as client:
         stream_ = client.chat_completion("Hi")
-        await _by_scope(stream_.until_done, server.received)
+        await _by_task_group(stream_.until_done, server.received)
         with pytest.raises(StreamClosedError, match="cancelled"):
             await anext(stream_)
         assert stream_.snapshot.completeness == "stopped"

@@ -268,9 +268,10 @@ def test_an_empty_error_field_beside_choices_is_no_error(nothing: object) -> Non
 
 
 @pytest.mark.parametrize("data", ["{broken", "Hi", "<html>", '{"choices": [', "[DONE", "[DONE] [DONE]", "\ufffd"])
-def test_an_unnamed_event_that_is_no_json_is_a_decode_error(data: str) -> None:
+@pytest.mark.parametrize("name", ["", "message"])
+def test_an_unnamed_event_that_is_no_json_is_a_decode_error(name: str, data: str) -> None:
     with pytest.raises(StreamDecodeError, match=r"^an event is no JSON \(.+\): ") as raised:
-        decode(data)
+        decode(data, name)
 
     assert raised.value.event == data
     assert repr(data) in str(raised.value)
@@ -345,6 +346,7 @@ def test_a_completion_becomes_one_chunk_with_whole_messages_as_deltas() -> None:
 
     assert (chunk.id, chunk.created, chunk.model, chunk.text) == ("1", 5, "m", "Hi")
     assert (chunk.choices[0].delta.role, chunk.choices[0].finish_reason) == ("assistant", "stop")
+    assert "message" not in chunk.choices[0].model_dump()
     assert chunk.usage is not None
     assert chunk.usage.total_tokens == 3
 
@@ -360,9 +362,9 @@ def test_a_message_beside_an_empty_delta_is_the_delta(delta: object) -> None:
     assert decode_body({"choices": [{"delta": delta, "message": {"content": "Hi"}}]}).text == "Hi"
 
 
-def test_a_message_beside_a_full_delta_is_not_read_twice() -> None:
+def test_beside_a_full_delta_a_message_is_not_read() -> None:
     accumulator = MessageAccumulator()
-    accumulator.add(decode_body({"choices": [{"delta": {"content": "Hi"}, "message": {"content": "Hi"}}]}))
+    accumulator.add(decode_body({"choices": [{"delta": {"content": "Hi"}, "message": {"content": "Hello"}}]}))
 
     assert accumulator.completion().text == "Hi"
 

@@ -111,6 +111,11 @@ def test_the_cap_of_the_servers_wish_can_be_given() -> None:
     assert RetryPolicy(max_retry_after=6).delay(status(429, "6"), 0, 0.5) == 6
 
 
+def test_by_default_there_are_two_retries_within_seconds() -> None:
+    default = RetryPolicy(max_retries=2, initial_delay=0.5, max_delay=8, max_retry_after=60, also=frozenset())
+    assert RetryPolicy() == default
+
+
 def test_a_policy_is_taken_as_it_is() -> None:
     policy = RetryPolicy(max_retries=7)
     assert RetryPolicy.of(policy) is policy

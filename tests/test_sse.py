@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from itertools import combinations
 from typing import Any, TypeVar
@@ -164,7 +166,9 @@ def test_a_body_without_anything_has_no_events(body: bytes) -> None:
 
 
 def test_only_the_first_byte_order_mark_is_dropped() -> None:
-    assert data_of(BOM + b"data: " + BOM + b"1\n\n" + BOM + b"data: 2\n\ndata: 3\n\n") == ["\ufeff1", "3"]
+    pieces = [BOM + b"data: " + BOM + b"1\n\n", BOM + b"data: 2\n\n", b"data: 3\n\n"]
+
+    assert data_of(*pieces) == data_of(b"".join(pieces)) == ["\ufeff1", "3"]
 
 
 def test_a_byte_order_mark_alone_on_the_last_line_is_dropped() -> None:
@@ -210,9 +214,18 @@ def test_an_error_field_makes_an_error_event(body: bytes, event: Event) -> None:
     assert events_of(body) == [event]
 
 
-@pytest.mark.parametrize("line", [b"data: error: x", b"data: a error: x", b" error: x\ndata: y", b"errors: x\ndata: y"])
-def test_the_word_error_elsewhere_makes_none(line: bytes) -> None:
-    assert [event.name for event in events_of(line + b"\n\n")] == ["message"]
+@pytest.mark.parametrize(
+    ("line", "data"),
+    [
+        (b"data: error: x", "error: x"),
+        (b"data: a error: x", "a error: x"),
+        (b" error: x\ndata: y", "y"),
+        (b"errors: x\ndata: y", "y"),
+        (b"data: y\n:error: x", "y"),
+    ],
+)
+def test_the_word_error_elsewhere_makes_none(line: bytes, data: str) -> None:
+    assert events_of(line + b"\n\n") == [Event("message", data, False)]
 
 
 # ── events without data ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +306,7 @@ def test_what_the_source_raises_is_raised_after_the_events_before_it() -> None:
 
 
 def test_closing_ends_the_reader_and_leaves_the_source_to_its_owner() -> None:
-    source = in_pieces([b"data: 1\n\n", b"data: 2\n\n"])
+    source = in_pieces([b"data: 1\n\ndata: not read\n\n", b"data: 2\n\n"])
     reader = EventReader(source, max_event_bytes=100)
 
     async def read() -> bytes:
@@ -304,6 +317,26 @@ def test_closing_ends_the_reader_and_leaves_the_source_to_its_owner() -> None:
         return await source.__anext__()
 
     assert run(read()) == b"data: 2\n\n"
+
+
+def test_closing_leaves_no_generator_to_the_garbage_collector() -> None:
+    left: list[object] = []
+    source = in_pieces([b"data: 1\n\n", b"data: 2\n\n"])
+
+    async def read() -> None:
+        reader = EventReader(source, max_event_bytes=100)
+        await reader.__anext__()
+        await reader.aclose()
+
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=left.append)
+    try:
+        run(read())
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*before)
+
+    assert left == []
 
 
 # ── the bound of an event ────────────────────────────────────────────────────────────────────────────────────────────
@@ -335,11 +368,13 @@ def test_the_bound_is_exact() -> None:
     event = b"data: 12345\r\ndata: 6\r\n\r\n"  # 21 bytes, with each line end counted once
 
     assert outcome(event * 3, max_event_bytes=21) == outcome(event * 3)
-    assert outcome(event * 3, max_event_bytes=20) == ([], repr(EventTooLargeError(20)))
+    assert outcome(event, max_event_bytes=20) == outcome(event * 3, max_event_bytes=20)
+    assert outcome(event, max_event_bytes=20) == ([], repr(EventTooLargeError(20)))
 
 
 def test_no_number_of_small_events_goes_beyond_the_bound() -> None:
     assert len(events_of(b"data: 1\n\n: ping\n\n" * 1000, max_event_bytes=10)) == 1000
+    assert len(events_of(*[b"data: 1\n", b"\n"] * 1000, max_event_bytes=10)) == 1000
 
 
 def test_an_endless_line_is_not_read_beyond_the_bound() -> None:

@@ -77,7 +77,9 @@ async def _iterated_twice(stream_: ChatStream[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "read", [_iterated, _awaited, _entered, _awaited_and_entered, _by_anext, _iterated_twice], ids=lambda f: f.__name__
+    "read",
+    [_iterated, _awaited, _entered, _awaited_and_entered, _by_anext, _iterated_twice],
+    ids=lambda read: read.__name__,
 )
 async def test_however_it_is_opened_each_chunk_is_seen_once(
     read: Callable[[ChatStream[Any]], Awaitable[list[str]]], hello: ChatStream[Any], server: RawServer

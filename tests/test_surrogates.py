@@ -170,12 +170,13 @@ def test_a_joiner_holds_a_half_only_until_the_next_text_of_its_field() -> None:
     assert not joiner.holds
 
 
-@pytest.mark.parametrize("index", [None, "0", 1.5])
-def test_an_index_that_is_no_number_counts_as_none(index: object) -> None:
+@pytest.mark.parametrize("index", [None, "0", 1.5, [1]])
+def test_items_without_a_number_as_index_are_told_apart_by_position(index: object) -> None:
     joiner = SurrogateJoiner()
-    joiner.join([{"index": index, "text": HIGH}])
+    joiner.join([{"index": index, "text": HIGH}, {"index": index, "text": "\ud83c"}])
+    items = joiner.join([{"index": index, "text": LOW}, {"index": index, "text": "\udf89"}])
 
-    assert joiner.join([{"index": index, "text": LOW}])[0]["text"] == EMOJI
+    assert [item["text"] for item in items] == [EMOJI, "🎉"]
 
 
 def test_nesting_without_end_is_a_recursion_error() -> None:

@@ -94,6 +94,10 @@ SHAPES: dict[str, tuple[list[list[Fragment]], list[tuple[str, str, str]]]] = {
         [[fragment("f", '{"x": ', id="a", index=0)], [fragment("f", "1}", id="a", index=0)]],
         [A],
     ),
+    "by index, id and name repeated after whole arguments": (
+        [[fragment("f", '{"x": 1}', id="a", index=0)], [fragment("f", "", id="a", index=0)]],
+        [A],
+    ),
     "by index, name repeated without id after whole arguments": (
         [[fragment("f", '{"x": 1}', id="a", index=0)], [fragment("f", "", index=0)]],
         [A],
@@ -301,6 +305,14 @@ def test_a_call_that_comes_after_the_finish_is_done_at_the_end() -> None:
     accumulator.add_with_events(chunk(fragment(*B[1:], id="b", index=1)))
     assert accumulator.end() == [FunctionToolCallArgumentsDoneEvent(0, 1, *B)]
     assert accumulator.end() == []
+
+
+def test_a_call_that_grows_after_the_finish_is_done_again() -> None:
+    accumulator = MessageAccumulator()
+    first = accumulator.add_with_events(chunk(fragment("f", '{"x":', id="a", index=0), finish_reason="stop"))
+    assert first[1] == FunctionToolCallArgumentsDoneEvent(0, 0, "a", "f", '{"x":')
+    accumulator.add_with_events(chunk(fragment(None, " 1}", index=0)))
+    assert accumulator.end() == [FunctionToolCallArgumentsDoneEvent(0, 0, *A)]
 
 
 # ── however it is cut ────────────────────────────────────────────────────────────────────────────────────────────────
