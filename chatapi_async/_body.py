@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from anyio import CancelScope, current_time
 
 from ._decode import DONE, ChunkDecoder, Decoded
-from ._failures import timed_out, unexpected_content_type
+from ._failures import excerpt, timed_out, unexpected_content_type
 from ._http import BodyBrokenError, Response
 from ._sse import EventReader
 from ._timeouts import Waits
@@ -85,7 +86,7 @@ class Body(Generic[ChunkT]):
         self._events: EventReader | None = None
         self._json_read = False
         content_type = response.headers.get("content-type", "")
-        self._media_type = content_type.partition(";")[0].strip().lower()
+        self._media_type = re.split("[;,]", content_type)[0].strip().lower()
         if self._media_type == "text/event-stream":
             self._events = EventReader(self._pieces, max_event_bytes=max_event_bytes)
 
@@ -100,12 +101,23 @@ class Body(Generic[ChunkT]):
     async def __anext__(self) -> ChunkT | Decoded:
         if self._events is None:
             return await self._next_of_json()
-        event = await self._events.__anext__()
+        try:
+            event = await self._events.__anext__()
+        except StopAsyncIteration:
+            if (chunk := self._mislabelled()) is None:
+                raise
+            return chunk
+        self._pieces.beginning = None
         return self._decoder.decode(event.name, event.data, unterminated=event.unterminated)
 
-    def chunk_came(self) -> None:
-        """Say that the last item was a chunk: the wait for the next one begins anew."""
-        self._patience.waits.chunk_came()
+    @property
+    def excerpt(self) -> str:
+        """The first words of a body in which no event was found."""
+        return excerpt((self._pieces.beginning or b"").decode("utf-8", "replace"))
+
+    def chunk_came(self, *, has_content: bool) -> None:
+        """Say that the last item was a chunk: the wait for the next one begins anew, if this one had content."""
+        self._patience.waits.chunk_came(current_time(), has_content=has_content)
 
     def unknown_event_came(self) -> None:
         """Say that the last item was none: the wait for the next chunk goes on when the caller reads on."""
@@ -121,6 +133,16 @@ class Body(Generic[ChunkT]):
         if self._events is not None:
             await self._events.aclose()
         await self._response.aclose()
+
+    def _mislabelled(self) -> ChunkT | None:
+        """Return the answer of a JSON body that was called an event stream, None where the body is no such one."""
+        body = self._pieces.beginning or b""
+        if len(body) < self._pieces.received or not body.lstrip().startswith(b"{"):
+            return None
+        chunk = self._decoder.decode_body(body.decode("utf-8", "replace"))
+        self._events = None
+        self._json_read = True
+        return chunk
 
     async def _next_of_json(self) -> ChunkT | Decoded:
         if self._json_read:
@@ -143,6 +165,8 @@ class _Pieces:
         self._response = response
         self._patience = patience
         self.received = 0
+        self.beginning: bytearray | None = bytearray()
+        """The first 64 KiB of the body; None once an event was found in it."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -150,6 +174,8 @@ class _Pieces:
     async def __anext__(self) -> bytes:
         data = await self._patience.wait_for(self._response.__anext__)
         self.received += len(data)
+        if self.beginning is not None:
+            self.beginning += data[: EXCERPT_BYTES - len(self.beginning)]
         return data
 
 

@@ -26,6 +26,7 @@ from ._configuration import (
     checked_base_url,
     checked_body,
     checked_header,
+    checked_headers,
     checked_size,
     is_exposed,
 )
@@ -236,8 +237,8 @@ class AsyncChatClient:
         headers["accept-encoding"] = "identity"
         if operator := operator_id or self._operator_id:
             headers["x-operator-id"] = checked_header("x-operator-id", operator)
-        for name, value in (extra_headers or {}).items():
-            headers[name.lower()] = checked_header(name, value)
+        for name, value in checked_headers(extra_headers).items():
+            headers[name] = value
         credentials = self._credentials
         if authorization:
             credentials = Credentials.of(token=None, authorization=authorization)

@@ -7,12 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import cast
 from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
 
 from .errors import ConfigurationError
-from .types import ChatCompletionRequest, MessagesOrRequest
+from .types import ChatCompletionRequest, Message, MessagesOrRequest
 
 Token = str | Callable[[], str | Awaitable[str]]
 """An access token, or a function, sync or async, that returns a fresh one."""
@@ -20,6 +21,9 @@ Token = str | Callable[[], str | Awaitable[str]]
 DEFAULT_BASE_URL = "http://localhost"
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _NO_HEADER_VALUE = re.compile(r"[^\x20-\x7e\t]")
+# What users of other clients type.
+_MEANT = {"max_tokens": "max_completion_tokens", "headers": "extra_headers", "system": "a system message"}
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 _NO_HEADER_NAME = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 
@@ -48,6 +52,8 @@ class Credentials:
             return cls._fixed(_bearer(token)) if token else None
         if token is None:
             return None
+        if not callable(token):
+            raise ConfigurationError(f"the token must be a str or a function, not {type(token).__name__}")
         ask = token
 
         async def ask_for_token() -> str:
@@ -126,6 +132,8 @@ def checked_header(name: str, value: object) -> str:
     """
     if not name or _NO_HEADER_NAME.search(name):
         raise ConfigurationError(f"{name!r} is no name of a header")
+    if name.lower() in _FRAMING_HEADERS:
+        raise ConfigurationError(f"the {name} header cannot be given; it follows from the body")
     if not isinstance(value, str):
         raise ConfigurationError(f"the {name} header must be a str, not {type(value).__name__}")
     if found := _NO_HEADER_VALUE.search(value):
@@ -136,24 +144,46 @@ def checked_header(name: str, value: object) -> str:
     return value
 
 
+def checked_headers(headers: object) -> dict[str, str]:
+    """Return a call's own headers, by their lower-case names.
+
+    Raises:
+        ConfigurationError: they are no mapping, or one of them cannot be sent.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"extra_headers must be a mapping, not {type(headers).__name__}")
+    given = cast(Mapping[object, object], headers)
+    return {str(name).lower(): checked_header(str(name), value) for name, value in given.items()}
+
+
 def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> bytes:
     """Return the JSON body of the request that a call describes.
 
     Raises:
         ConfigurationError: a field is unknown, out of bounds, or nothing that JSON can hold; the message names each.
     """
+    if isinstance(messages_or_request, Mapping | Message | bytes):
+        kind = type(messages_or_request).__name__
+        raise ConfigurationError(f"messages must be a str, a list of messages, or a whole request, not a {kind}")
     try:
         return ChatCompletionRequest.build(messages_or_request, fields).to_body()
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
+            _problem(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationError(f"the request was not sent: {'; '.join(problems)}") from error
     except TypeError as error:
         raise ConfigurationError("messages must be a str, a sequence of messages, or a whole request") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the request was not sent, since it cannot be written as JSON: {error}") from error
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    place = ".".join(str(step) for step in location)
+    hint = f"; did you mean {_MEANT[place]}?" if place in _MEANT else ""
+    return f"{place}: {message}{hint}"
 
 
 def checked_size(name: str, value: object) -> int:

@@ -31,6 +31,9 @@ NOTHING: Final = _Signal.NOTHING
 """The body broke off in the middle of this event."""
 Decoded = UnknownEvent | Literal[_Signal.DONE, _Signal.NOTHING]
 
+# Fields that are left out where they are of a wrong kind: an answer that was paid for does not end for them.
+_BESIDE_THE_ANSWER: Final = frozenset({"id", "object", "created", "model", "usage", "system_fingerprint"})
+
 # What httpx-sse, as the format says, calls an event that names no type.
 _UNNAMED = frozenset({"", "message"})
 
@@ -45,6 +48,7 @@ class ChunkDecoder(Generic[ChunkT]):
     def __init__(self, chunk_type: type[ChunkT]) -> None:
         self._chunk_type = chunk_type
         self._surrogates = SurrogateJoiner()
+        self._began = False
 
     def decode(self, name: str, data: str, *, unterminated: bool = False) -> ChunkT | Decoded:
         """Decode one event.
@@ -66,7 +70,7 @@ class ChunkDecoder(Generic[ChunkT]):
             except ValidationError:
                 pass  # not a plain chunk: found out below what it is
             else:
-                if "choices" in chunk.model_fields_set and not _may_be_error(chunk):
+                if "choices" in chunk.model_fields_set and not (_may_be_error(chunk) or self._may_be_whole(chunk)):
                     return chunk
         return self._classify(name, data, unterminated)
 
@@ -106,19 +110,33 @@ class ChunkDecoder(Generic[ChunkT]):
         if error_object := find_error(value):
             raise server_stream_error(error_object)
         if "choices" in value or str(value.get("object")).startswith("chat.completion"):
+            if not self._began and is_array(choices := value.get("choices")):
+                value = {**value, "choices": [_with_delta(choice) for choice in choices]}
+                self._began = any(is_object(choice) and choice.get("delta") for choice in value["choices"])
             return self._validate(value, data)
         return UnknownEvent(name, data)
+
+    def _may_be_whole(self, chunk: BaseChunk) -> bool:
+        """Tell whether the event may be a whole completion: a message, where no delta has come before."""
+        if not self._began:
+            self._began = any(choice.delta.model_fields_set for choice in chunk.choices)
+        return not self._began and any("message" in (choice.model_extra or ()) for choice in chunk.choices)
 
     def _validate(self, fields: dict[str, Any], data: str) -> ChunkT:
         try:
             return self._chunk_type.model_validate(fields)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(step) for step in first["loc"])
-            raise StreamDecodeError(f"an event is no valid chunk: {place}: {first['msg']}", event=data) from error
+            problems = error.errors(include_url=False, include_input=False)
+            wrong = {problem["loc"][0] for problem in problems}
+            if wrong <= _BESIDE_THE_ANSWER:
+                return self._validate({name: value for name, value in fields.items() if name not in wrong}, data)
+            place = ".".join(str(step) for step in problems[0]["loc"])
+            raise StreamDecodeError(f"an event is no valid chunk: {place}: {problems[0]['msg']}", event=data) from error
 
 
 def _may_be_error(chunk: BaseChunk) -> bool:
+    if not chunk.choices:
+        return any(key in (chunk.model_extra or ()) for key in ("error", "message", "detail"))
     extras = (chunk.model_extra, *(choice.model_extra for choice in chunk.choices))
     return any(extra and extra.get("error") for extra in extras)
 

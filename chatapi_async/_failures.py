@@ -35,6 +35,9 @@ from .errors import (
 )
 
 _EXCERPT_LENGTH = 200
+_ERROR_KIND = re.compile(
+    r"error|exception|exceeded|invalid|fail|denied|forbidden|unauthori|unavailable|overloaded|timeout", re.IGNORECASE
+)
 _MESSAGE_LENGTH = 1000
 _HTML = re.compile(r"<(!doctype|html|head|body|title|h1|p)\b", re.IGNORECASE)
 _MARKUP = re.compile(
@@ -103,18 +106,18 @@ def error_words(payload: object) -> ErrorWords:
 def find_error(payload: dict[str, Any]) -> dict[str, Any] | None:
     """Return the error in the object of an event or a JSON body: the object itself, one of its choices, or None.
 
-    An object is an error if its ``error`` is not empty, or if it is no chunk and its ``message`` is a text, unless its
-    ``type`` says that it is something else.
+    An object is an error if its ``error`` is not empty. One without choices whose ``message`` or ``detail`` is a text
+    is one too, if it has a ``code``, or its ``type`` or ``object`` speaks of an error, or it has neither of these.
     """
     if payload.get("error"):
         return payload
-    choices = payload.get("choices")
-    if is_array(choices):
+    if is_array(choices := payload.get("choices")) and choices:
         return next((choice for choice in choices if is_object(choice) and choice.get("error")), None)
-    if not isinstance(payload.get("message"), str):
+    if not any(isinstance(payload.get(key), str) and payload[key] for key in ("message", "detail")):
         return None
-    kind = payload.get("type", payload.get("object"))
-    return payload if kind is None or "error" in str(kind) or "code" in payload else None
+    kind = f"{payload.get('type') or ''} {payload.get('object') or ''}".strip()
+    says_so = "code" in payload or _ERROR_KIND.search(kind) is not None
+    return payload if says_so or not (kind or choices is not None) else None
 
 
 def server_stream_error(payload: object) -> ServerStreamError:

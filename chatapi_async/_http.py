@@ -97,7 +97,9 @@ class HTTPClient:
     it, and closed by that loop when it ends, if not before.
     """
 
-    def __init__(self, http_client: httpx.AsyncClient | None) -> None:
+    def __init__(self, http_client: object) -> None:
+        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
+            raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
         self._given = http_client
 
     async def post(
@@ -139,8 +141,8 @@ class HTTPClient:
                 timeout=limits,
                 extensions={"trace": connecting.trace},
             )
-            response = await client.send(request, stream=True, follow_redirects=False)
-        except httpx.InvalidURL as error:
+            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigurationError(f"the address cannot be asked: {_detail(error)}") from error
         except httpx.ConnectTimeout as error:
             raise timed_out("connect", timeouts.connect or 0.0, where, sent=False) from error

@@ -196,7 +196,7 @@ class StreamReader(Generic[ChunkT]):
             if isinstance(item, UnknownEvent):
                 body.unknown_event_came()
                 return item
-            body.chunk_came()
+            body.chunk_came(has_content=item.has_content)
             self._chunks += 1
             if self._first_chunk is None:
                 self._first_chunk = time.monotonic()
@@ -205,6 +205,8 @@ class StreamReader(Generic[ChunkT]):
     def _end_of_body(self, how: str, cause: BaseException | None) -> None:
         if not self.accumulator.finished:
             reason = "without a finish reason" if self.accumulator.has_choices else "before any answer"
+            if self._body is not None and (words := self._body.excerpt):
+                reason = f"{reason}, with {words!r}"
             raise truncated(f"{how} after {self._chunks} chunks, {reason}") from cause
         self._end("complete", None)
 

@@ -81,13 +81,22 @@ class _GuardedResponse(httpx.Response):
 
 
 async def _whole_lines(source: AsyncIterator[bytes], guard: _Guard) -> AsyncGenerator[str, None]:
-    async for data in source:
-        lines = guard.feed(data)
-        if lines:
-            yield lines
-        if guard.too_large:
-            raise EventTooLargeError(guard.max_event_bytes)
+    broken: Exception | None = None
+    while broken is None:
+        try:
+            data = await source.__anext__()
+        except StopAsyncIteration:
+            break
+        except Exception as error:
+            broken = error
+        else:
+            if lines := guard.feed(data):
+                yield lines
+            if guard.too_large:
+                raise EventTooLargeError(guard.max_event_bytes)
     yield guard.close()
+    if broken is not None:
+        raise broken
 
 
 class _Guard:

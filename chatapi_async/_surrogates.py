@@ -2,7 +2,8 @@
 
 A server that counts text in UTF-16 units can end one delta with the first half of an emoji (``"\\ud83d"``) and begin
 the next with the second (``"\\ude00"``). Neither half can be printed or encoded. So a first half at the end of a text
-is held back until the same field of a later chunk brings the second; a half that stays alone becomes U+FFFD.
+is held back until the same field of a later chunk brings the second. A half that stays alone becomes U+FFFD when more
+text follows it, and is dropped with the end of the stream.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Timeouts:
             limit = getattr(self, field.name)
             if limit is None:
                 continue
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            if not _is_limit(limit):
                 raise ConfigurationError(
                     f"timeout {field.name}={limit!r} is no positive number of seconds; use None for no limit"
                 )
@@ -70,8 +70,11 @@ class Waits:
         """Stop waiting for the first chunk, until the next attempt begins."""
         self._first_chunk_at = inf
 
-    def chunk_came(self) -> None:
-        """End the present wait; the next one begins when it is asked for its deadline."""
+    def chunk_came(self, now: float, *, has_content: bool) -> None:
+        """End the present wait, if the chunk is the first or has content; the next one begins with its deadline."""
+        if self._started and not has_content:
+            self.caller_took_over(now)
+            return
         self._started = True
         self._waiting_since = None
         self._waited = 0.0
@@ -100,6 +103,13 @@ class Waits:
         if self._waiting_since is None:
             self._waiting_since = now
         return self._waiting_since + self._idle - self._waited
+
+
+def _is_limit(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and float(value) > 0
+    except OverflowError:
+        return False
 
 
 def _after(now: float, limit: float | None) -> float:

@@ -93,7 +93,7 @@ class ToolCallMerger:
         """Return the call that the fragment belongs to, a new one if need be; the fragment is not merged yet."""
         id_ = fragment.id or fragment.tool_id or ""
         if fragment.index is not None:
-            call = self._by_index.get(fragment.index)
+            call = self._by_index.get(fragment.index) or self._without_index(id_)
         elif id_:
             call = self._by_id.get(id_)
         else:
@@ -107,6 +107,10 @@ class ToolCallMerger:
             self._by_id.setdefault(id_, call)
         self._last = call
         return call
+
+    def _without_index(self, id_: str) -> GrowingToolCall | None:
+        call = self._by_id.get(id_)
+        return call if call is not None and call.index is None else None
 
     def whole(self) -> list[MessageToolCall]:
         """Return the calls as they stand in a message: by their index, where the provider numbers them."""

@@ -178,9 +178,17 @@ async def test_an_event_over_the_limit_is_refused_and_what_came_before_is_kept(s
     await server.hung_up()
 
 
-async def test_an_event_without_end_is_given_up_at_the_limit(server: RawServer) -> None:
-    server.answer(*stream(b"data: ", Repeat(b"x" * 1000)))
-    async with client_of(server, max_event_bytes=100_000) as client:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stream(b"data: ", Repeat(b"x" * 1000)),
+        stream(b'{"choices": [', Repeat(b" " * 1000), content_type="application/json"),
+    ],
+    ids=["event", "JSON body"],
+)
+async def test_what_has_no_end_is_given_up_at_the_limit(answer: Any, server: RawServer) -> None:
+    server.answer(*answer)
+    async with client_of(server, max_event_bytes=100_000, timeout=Timeouts(total=3)) as client:
         with pytest.raises(EventTooLargeError):
             await client.chat_completion("Hi").until_done()
     await server.hung_up()
@@ -199,6 +207,16 @@ async def test_a_body_that_goes_on_after_done_costs_a_bounded_time(
     assert time.monotonic() - began < 3
     assert (completion.text, completion.completeness) == ("Hi", "complete")
     await server.hung_up()
+
+
+@pytest.mark.parametrize(("length", "connections"), [(10_000, 1), (20_000_000, 2)], ids=["little", "much"])
+async def test_a_connection_is_used_again_only_if_little_follows_done(
+    length: int, connections: int, server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(chunk("Hi"), DONE, b"x" * length))
+    for _ in range(2):
+        assert await client.chat_completion("Hi").get_final_text() == "Hi"
+    assert server.connections == connections
 
 
 @pytest.mark.parametrize("end", [RESET, CLOSE])
@@ -312,3 +330,45 @@ async def test_a_call_has_its_own_timeouts(server: RawServer, client: AsyncChatC
 async def test_a_timeout_that_is_no_time_is_refused(limit: Any, client: AsyncChatClient) -> None:
     with pytest.raises(ChatAPIError, match="no positive number of seconds"):
         client.chat_completion("Hi", timeout=limit)
+
+
+# ── what is called an event stream, and is none ──────────────────────────────────────────────────────────────────────
+
+
+async def test_an_error_that_is_called_an_event_stream_keeps_its_words(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(b'{"error": {"message": "no credits left", "code": 402}}'))
+    with pytest.raises(ServerStreamError, match="no credits left") as caught:
+        await client.chat_completion("Hi").until_done()
+    assert caught.value.code == 402
+
+
+async def test_a_completion_that_is_called_an_event_stream_is_an_answer(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(b' {"choices": [{"message": {"content": "Hello"}, ', b'"finish_reason": "stop"}]}'))
+    completion = await client.chat_completion("Hi").get_final_completion()
+    assert (completion.text, completion.completeness) == ("Hello", "complete")
+
+
+async def test_a_page_that_is_called_an_event_stream_is_quoted(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*stream(b"<html><body><h1>Bad gateway</h1></body></html>"))
+    with pytest.raises(StreamTruncatedError, match="Bad gateway"):
+        await client.chat_completion("Hi").until_done()
+
+
+async def test_a_large_json_body_that_is_called_an_event_stream_is_truncated(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(b'{"choices": "' + b"x" * 70_000 + b'"}'))
+    with pytest.raises(StreamTruncatedError, match="before any answer, with"):
+        await client.chat_completion("Hi").until_done()
+
+
+async def test_a_whole_event_counts_though_the_connection_breaks_before_its_end(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(chunk("Hi"))[:-1], b"e\r\ndata: [DONE]\r\n", CLOSE)
+    completion = await client.chat_completion("Hi").get_final_completion()
+    assert (completion.text, completion.completeness) == ("Hi", "complete")

@@ -218,7 +218,19 @@ def test_what_can_be_no_messages_is_refused(messages: Any) -> None:
         checked_body(messages, {})
 
 
-@pytest.mark.parametrize("messages", [Message.user("Hi"), {"role": "user", "content": "Hi"}, b"Hi", [None], ["Hi"]])
+@pytest.mark.parametrize("messages", [Message.user("Hi"), {"role": "user", "content": "Hi"}, b"Hi"])
+def test_what_is_no_list_of_messages_is_refused(messages: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a list of messages, or a whole request, not a"):
+        checked_body(messages, {})
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("max_tokens", "max_completion_tokens"), ("headers", "extra_headers")])
+def test_a_field_of_another_client_is_told_what_it_is_called_here(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{typed}: .*; did you mean {meant}\\?"):
+        checked_body("Hi", {typed: 5})
+
+
+@pytest.mark.parametrize("messages", [[None], ["Hi"]])
 def test_what_holds_no_messages_is_refused(messages: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"messages\.0: "):
         checked_body(messages, {})

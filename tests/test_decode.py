@@ -155,7 +155,6 @@ def test_unknown_fields_survive_a_round_trip() -> None:
         ({"choices": [{"index": "first"}]}, ["choices", "0", "index"]),
         ({"choices": [{"delta": "Hi"}]}, ["choices", "0", "delta"]),
         ({"choices": [{"delta": {"content": {"text": "Hi"}}}]}, ["choices", "0", "delta", "content"]),
-        ({"object": "chat.completion.chunk", "created": "today"}, ["created"]),
     ],
 )
 def test_a_field_of_a_wrong_kind_is_a_decode_error_that_names_it(fields: dict[str, Any], path: list[str]) -> None:
@@ -164,6 +163,52 @@ def test_a_field_of_a_wrong_kind_is_a_decode_error_that_names_it(fields: dict[st
         decode(fields)
 
     assert raised.value.event == json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"created": "today"}, {"created": 1.5}, {"usage": []}, {"usage": {"prompt_tokens": "many"}}, {"model": {}}],
+)
+def test_what_stands_beside_the_answer_does_not_end_it(beside: dict[str, Any]) -> None:
+    chunk = decode_chunk({"id": "c", "choices": [{"delta": {"content": "Hi"}}], **beside})
+    assert (chunk.id, chunk.text) == ("c", "Hi")
+    assert chunk.model_dump().get(next(iter(beside))) in (None, "")
+
+
+def test_a_whole_completion_in_one_event_is_its_own_delta() -> None:
+    message = {"role": "assistant", "content": "Hello"}
+    whole = {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    assert decode_chunk(whole).text == "Hello"
+
+
+def test_a_whole_message_after_deltas_repeats_them_and_is_no_delta() -> None:
+    decoder = ChunkDecoder(ChatCompletionChunkResponse)
+    texts: list[str] = []
+    for choice in (
+        {"delta": {"role": "assistant"}},
+        {"delta": {"content": "Hello"}, "message": {"content": "Hello"}},
+        {"message": {"content": "Hello"}, "finish_reason": "stop"},
+    ):
+        chunk = decoder.decode("", json.dumps({"choices": [choice]}))
+        assert isinstance(chunk, ChatCompletionChunkResponse)
+        texts.append(chunk.text)
+    assert texts == ["", "Hello", ""]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"message": "boom", "type": "rate_limit_exceeded"},
+        {"object": "error", "message": "boom", "type": "BadRequestError", "param": None},
+        {"message": "boom", "code": 1, "choices": []},
+        {"message": "boom", "code": 1, "choices": None},
+        {"detail": "boom"},
+    ],
+)
+def test_an_error_object_without_a_word_for_it_is_an_error(payload: dict[str, Any]) -> None:
+    with pytest.raises(ServerStreamError) as raised:
+        decode(payload)
+    assert raised.value.message == "boom"
 
 
 # ── unknown events ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -117,7 +117,7 @@ chunk_like = st.fixed_dictionaries(
 # ── bytes to events ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(split(st.binary(max_size=80) | st.lists(st.sampled_from(TOKENS), max_size=8).map(b"".join)), st.integers(1, 60))
 def test_any_bytes_in_any_pieces_give_the_same_events(body: tuple[bytes, list[bytes]], bound: int) -> None:
     whole, pieces = body
@@ -164,7 +164,7 @@ def decoded(decoder: ChunkDecoder[ChatCompletionChunkResponse], name: str, data:
     return repr(item)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["", "message", "ping", "error"]), (json_values | chunk_like).map(json.dumps) | st.text())
 def test_any_event_is_a_chunk_or_unknown_or_an_error_of_ours(name: str, data: str) -> None:
     result = decoded(ChunkDecoder(ChatCompletionChunkResponse), name, data)
@@ -172,7 +172,7 @@ def test_any_event_is_a_chunk_or_unknown_or_an_error_of_ours(name: str, data: st
     result.encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(chunk_like)
 def test_while_half_a_character_is_held_chunks_decode_the_same(fields: dict[str, Any]) -> None:
     data = json.dumps(fields)
@@ -246,7 +246,7 @@ def answer(pieces: list[bytes], content_type: str) -> tuple[str, str]:
     return asyncio.run(read())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(split(mutated_streams() | st.binary(max_size=40)), st.sampled_from(["text/event-stream", "application/json"]))
 def test_any_body_in_any_pieces_ends_in_the_same_completion_or_error(
     body: tuple[bytes, list[bytes]], content_type: str
@@ -279,7 +279,7 @@ DATE_WORDS = ["Mon,", "Jan", "31", "2025", "0001", "9999", "99:99:99", "23:59:60
 dates = st.lists(st.sampled_from(DATE_WORDS)).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text() | st.floats().map(str) | dates, st.floats(0, 1e11))
 def test_any_retry_after_is_a_wait_or_nothing(value: str, now: float) -> None:
     seconds = parse_retry_after(value, now=now)
@@ -292,7 +292,7 @@ MARKUP = ["<html>", "<![", "]]>", "<!--", "-->", "<p", ">", "<", "/", "&#", ";",
 markup = st.lists(st.sampled_from(MARKUP)).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(markup | markup.map("<p>".__add__) | st.text())
 def test_any_excerpt_is_one_bounded_line(text: str) -> None:
     words = excerpt(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -289,23 +289,36 @@ async def test_a_stream_stopped_in_the_moment_in_which_its_body_ends_is_stopped(
     assert stream_.snapshot.completeness == "stopped"
 
 
-async def test_a_stream_stopped_in_the_moment_in_which_its_response_comes_is_stopped() -> None:
+async def _ended_as_its_response_comes(end: Callable[[ChatStream[Any]], Awaitable[None]]) -> ChatStream[Any]:
+    """Await a stream, and let another task end it in the moment in which the response comes."""
     answer_now = asyncio.Event()
+    asked = asyncio.Event()
 
     async def respond(request: httpx.Request) -> httpx.Response:
+        asked.set()
         await answer_now.wait()
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunk("a"))
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
         client = AsyncChatClient(operator_id="tn_1", token="t0ken", http_client=http_client)
         stream_ = client.chat_completion("Hi")
-        reader = asyncio.create_task(stream_.until_done())
-        for _ in range(3):
-            await asyncio.sleep(0)
+        opener = asyncio.ensure_future(stream_)
+        await asked.wait()
         answer_now.set()
-        await stream_.stop()
-        await reader
+        await end(stream_)
+        assert await opener is stream_
+    return stream_
+
+
+async def test_a_stream_stopped_in_the_moment_in_which_its_response_comes_is_stopped() -> None:
+    stream_ = await _ended_as_its_response_comes(ChatStream.stop)
+    assert await stream_.get_final_text() == ""
     assert (stream_.snapshot.completeness, stream_.status_code) == ("stopped", 200)
+
+
+async def test_a_stream_closed_in_the_moment_in_which_its_response_comes_is_closed() -> None:
+    with pytest.raises(StreamClosedError, match="it was closed"):
+        await _ended_as_its_response_comes(ChatStream.aclose)
 
 
 # ── two tasks, and other trouble ─────────────────────────────────────────────────────────────────────────────────────

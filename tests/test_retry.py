@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -127,6 +128,11 @@ def test_a_policy_is_taken_as_it_is() -> None:
 def test_a_number_that_is_none_or_negative_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field):
         RetryPolicy(**{field: value})
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RetryPolicy().max_retries = 5  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("field", ["max_retries", "initial_delay", "max_delay", "max_retry_after"])

@@ -298,7 +298,8 @@ def test_what_the_source_raises_is_raised_after_the_events_before_it() -> None:
 
     async def read() -> None:
         reader = EventReader(body(), max_event_bytes=100)
-        assert (await reader.__anext__()).data == "1"
+        assert (await reader.__anext__()) == ("message", "1", False)
+        assert (await reader.__anext__()) == ("message", "2", True)
         with pytest.raises(ConnectionResetError, match="gone"):
             await reader.__anext__()
 

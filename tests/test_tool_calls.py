@@ -17,6 +17,8 @@ from chatapi_async import (
     MessageAccumulator,
     MessageToolCall,
 )
+from chatapi_async._tool_calls import ToolCallMerger
+from chatapi_async.types import StreamToolCall
 from chatapi_async.types.events import TextBuffer
 
 Fragment = dict[str, Any]
@@ -372,3 +374,15 @@ def test_merging_a_piece_costs_the_piece(monkeypatch: pytest.MonkeyPatch, name: 
     for _ in range(200):
         accumulator.add_with_events(chunk(fragment(name, "x" * 10, **key)))
     assert joined <= 2 * 200 * 10
+
+
+def test_a_call_that_comes_in_both_shapes_is_one_call() -> None:
+    merger = ToolCallMerger()
+    for fragment in (
+        {"tool_id": "a", "tool_name": "f", "is_client_tool": True},
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}},
+    ):
+        parsed = StreamToolCall.model_validate(fragment)
+        merger.call_of(parsed).add(parsed)
+    (call,) = merger.whole()
+    assert (call.id, call.function.name, call.function.arguments) == ("a", "f", "{}")

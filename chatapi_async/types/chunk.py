@@ -110,6 +110,17 @@ class BaseChunk(Received):
                 return choice.delta.text
         return ""
 
+    @property
+    def has_content(self) -> bool:
+        """Whether it brings anything of the answer: text, a tool call, a provider's own field, an end, or usage."""
+        if self.usage is not None:
+            return True
+        for choice in self.choices:
+            delta = choice.delta
+            if delta.content or delta.tool_calls or choice.finish_reason or any((delta.model_extra or {}).values()):
+                return True
+        return False
+
 
 class ChatCompletionChunkResponse(BaseChunk):
     """One event of ``chat_completion``."""
