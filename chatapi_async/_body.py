@@ -35,7 +35,7 @@ class Patience:
     def __init__(self, waits: Waits, where: str) -> None:
         self.waits = waits
         self._where = where
-        self._scope: CancelScope | None = None
+        self._scope = CancelScope()
         self._interrupted = False
         self._sent = True
 
@@ -62,17 +62,17 @@ class Patience:
     def interrupt(self) -> None:
         """End the present wait, and every later one."""
         self._interrupted = True
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
 
 class Body(Generic[ChunkT]):
-    """Asynchronous iterator of what a successful response holds.
+    """What a successful response holds, item by item.
 
     Raises:
-        BodyBrokenError: by ``anext``, where the connection is lost.
-        StreamError: by ``anext``, where the body cannot be read as what it should be.
-        APITimeoutError: by ``anext``.
+        StopAsyncIteration: by ``next``, at the end of the body.
+        BodyBrokenError: by ``next``, where the connection is lost.
+        StreamError: by ``next``, where the body cannot be read as what it should be.
+        APITimeoutError: by ``next``.
     """
 
     def __init__(
@@ -95,10 +95,8 @@ class Body(Generic[ChunkT]):
         """Bytes of the body so far, decompressed."""
         return self._pieces.received
 
-    def __aiter__(self) -> AsyncIterator[ChunkT | Decoded]:
-        return self
-
-    async def __anext__(self) -> ChunkT | Decoded:
+    async def next(self) -> ChunkT | Decoded:
+        """Return the next item."""
         if self._events is None:
             return await self._next_of_json()
         try:

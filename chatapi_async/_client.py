@@ -1,23 +1,16 @@
-"""``AsyncChatClient``: where to send, with which headers, and how often to try."""
+"""``AsyncChatClient``: what to send where, with which headers."""
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 from weakref import WeakSet
 
-import anyio
-
-from ._body import EXCERPT_BYTES, Patience, read_into
+from ._attempts import Call, send
 from ._configuration import (
     DEFAULT_BASE_URL,
     Credentials,
@@ -30,13 +23,13 @@ from ._configuration import (
     checked_size,
     is_exposed,
 )
-from ._failures import closed, status_error
-from ._http import BodyBrokenError, HTTPClient, Response
+from ._failures import closed
+from ._http import HTTPClient
 from ._reader import StreamReader
 from ._retry import RetryPolicy
 from ._stream import ChatStream
 from ._timeouts import Timeouts
-from .errors import APIStatusError, APITimeoutError, AuthenticationError, ChatAPIError, ConfigurationError
+from .errors import ConfigurationError
 from .types import (
     ChatCompletionChunkResponse,
     ChatCompletionFields,
@@ -48,25 +41,7 @@ from .types import (
 if TYPE_CHECKING:
     import httpx
 
-logger = logging.getLogger("chatapi_async")
-
 _DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-_ERROR_BODY_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of an operation: all that its attempts have in common."""
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    credentials: Credentials | None
-    content: bytes = field(repr=False)
-    timeouts: Timeouts
-
-    @property
-    def where(self) -> str:
-        return f"POST {self.url}"
 
 
 class AsyncChatClient:
@@ -122,7 +97,6 @@ class AsyncChatClient:
         self._max_event_bytes = checked_size("max_event_bytes", max_event_bytes)
         self._http = HTTPClient(http_client)
         self._readers: WeakSet[StreamReader[Any]] = WeakSet()
-        self._closed = False
         if is_exposed(self._base_url):
             warnings.warn(
                 f"{self._base_url} is plain http to another machine: tokens can be read on the way; use https",
@@ -203,7 +177,6 @@ class AsyncChatClient:
 
     async def aclose(self) -> None:
         """Close the client. Streams that are open end with :class:`StreamClosedError`, with their part kept."""
-        self._closed = True
         for reader in list(self._readers):
             await reader.end_early(closed("its client was closed"))
         await self._http.aclose()
@@ -231,7 +204,7 @@ class AsyncChatClient:
         authorization: str | None,
         extra_headers: Mapping[str, str] | None,
         timeout: Timeouts | float | None,
-    ) -> _Call:
+    ) -> Call:
         headers = {"accept": "text/event-stream, application/json", "content-type": "application/json"}
         # A proxy that compresses holds tokens back until a block is full.
         headers["accept-encoding"] = "identity"
@@ -250,11 +223,11 @@ class AsyncChatClient:
             raise ConfigurationError("no operator id: give operator_id=, or set CHATAPI_OPERATOR_ID")
         content = checked_body(messages_or_request, fields)
         timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
-        return _Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, content, timeouts)
+        return Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, content, timeouts)
 
-    def _stream(self, call: _Call, chunk_type: type[ChunkT]) -> ChatStream[ChunkT]:
+    def _stream(self, call: Call, chunk_type: type[ChunkT]) -> ChatStream[ChunkT]:
         reader = StreamReader(
-            partial(self._send, call),
+            partial(send, call, self._http, self._retries),
             chunk_type=chunk_type,
             timeouts=call.timeouts,
             max_event_bytes=self._max_event_bytes,
@@ -262,54 +235,6 @@ class AsyncChatClient:
         )
         self._readers.add(reader)
         return ChatStream(reader)
-
-    async def _send(self, call: _Call, patience: Patience) -> Response:
-        """Send until there is an answer, or a failure that must not be repeated."""
-        retries = 0
-        token_renewed = False
-        while True:
-            began = anyio.current_time()
-            patience.waits.attempt_began(began)
-            try:
-                response = await self._attempt(call, patience)
-            except ChatAPIError as error:
-                patience.waits.attempt_failed()
-                logger.debug("%s failed after %.3f s: %s", call.where, anyio.current_time() - began, _kind(error))
-                renewable = call.credentials is not None and call.credentials.refreshable
-                if isinstance(error, AuthenticationError) and renewable and not token_renewed:
-                    token_renewed = True
-                    continue
-                delay = self._retries.delay(error, retries, random.random())  # noqa: S311 - spreads load, no secret
-                if delay is None or anyio.current_time() + delay >= patience.waits.total_at:
-                    raise
-                retries += 1
-                logger.warning("%s failed: %s; retry %d in %.2f s", call.where, _kind(error), retries, delay)
-            else:
-                logger.debug("%s: %d after %.3f s", call.where, response.status_code, anyio.current_time() - began)
-                return response
-            await patience.wait_for(partial(anyio.sleep, delay))
-
-    async def _attempt(self, call: _Call, patience: Patience) -> Response:
-        if self._closed:
-            raise closed("the client is closed")
-        headers = dict(call.headers)
-        patience.request_sent(False)
-        if call.credentials is not None:
-            headers["authorization"] = await patience.wait_for(call.credentials.header)
-        patience.request_sent(True)  # the HTTP layer says more precisely, where it can
-        response = await patience.wait_for(
-            partial(
-                self._http.post,
-                call.url,
-                headers=headers,
-                content=call.content,
-                timeouts=call.timeouts,
-                on_progress=patience.request_sent,
-            )
-        )
-        if 200 <= response.status_code < 300:
-            return response
-        raise await _status_error(call, response, patience)
 
 
 class Chatroom:
@@ -344,26 +269,3 @@ class Chatroom:
 
     def __repr__(self) -> str:
         return f"<Chatroom {self.id!r} of {self._client!r}>"
-
-
-async def _status_error(call: _Call, response: Response, patience: Patience) -> APIStatusError:
-    body = bytearray()
-    try:
-        # What the error says is worth a short wait, and no more: its status alone is known already.
-        with anyio.move_on_after(_ERROR_BODY_SECONDS), suppress(BodyBrokenError, APITimeoutError):
-            await patience.wait_for(partial(read_into, body, response, EXCERPT_BYTES))
-    finally:
-        await response.aclose()
-    return status_error(
-        where=call.where,
-        status_code=response.status_code,
-        headers=response.headers,
-        body=bytes(body),
-        now=time.time(),
-        request_id=response.request_id,
-    )
-
-
-def _kind(error: ChatAPIError) -> str:
-    # The server's own words stay out of the log: some servers repeat the token in them.
-    return f"{type(error).__name__} {error.status_code}" if isinstance(error, APIStatusError) else type(error).__name__

@@ -78,12 +78,14 @@ def _bearer(token: object) -> str:
     return checked_header("authorization", f"Bearer {token}")
 
 
-def checked_base_url(base_url: str) -> str:
+def checked_base_url(base_url: object) -> str:
     """Return the base URL without a slash at its end.
 
     Raises:
         ConfigurationError: it is no http or https URL, or has parts that a base URL cannot have.
     """
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"the base URL must be a str, not {type(base_url).__name__}")
     try:
         parts = urlsplit(base_url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -124,13 +126,13 @@ def chatroom_segment(chatroom_id: object) -> str:
         raise ConfigurationError(f"the chatroom id {chatroom_id!r} cannot be encoded") from None
 
 
-def checked_header(name: str, value: object) -> str:
+def checked_header(name: object, value: object) -> str:
     """Return a header's value; the error never shows it, since it may be a secret.
 
     Raises:
         ConfigurationError: the name or the value cannot be sent in a header.
     """
-    if not name or _NO_HEADER_NAME.search(name):
+    if not isinstance(name, str) or not name or _NO_HEADER_NAME.search(name):
         raise ConfigurationError(f"{name!r} is no name of a header")
     if name.lower() in _FRAMING_HEADERS:
         raise ConfigurationError(f"the {name} header cannot be given; it follows from the body")
@@ -155,7 +157,7 @@ def checked_headers(headers: object) -> dict[str, str]:
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"extra_headers must be a mapping, not {type(headers).__name__}")
     given = cast(Mapping[object, object], headers)
-    return {str(name).lower(): checked_header(str(name), value) for name, value in given.items()}
+    return {str(name).lower(): checked_header(name, value) for name, value in given.items()}
 
 
 def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> bytes:

@@ -62,7 +62,6 @@ class Response:
         self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
         self._pieces = response.aiter_bytes()
         self._closer = closer
-        self._closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -75,9 +74,6 @@ class Response:
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""
-        if self._closed:
-            return
-        self._closed = True
         # httpx reads through generators within generators, of which closing the outermost leaves the others to the
         # garbage collector. A read that is cancelled ends them all.
         with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
@@ -101,6 +97,7 @@ class HTTPClient:
         if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
         self._given = http_client
+        self._closed = False
 
     async def post(
         self,
@@ -124,8 +121,10 @@ class HTTPClient:
             ConfigurationError: the address is none that HTTP can ask.
             APIConnectionError: no connection, or it was lost.
             APITimeoutError: in phase ``connect``, ``write`` or ``pool``.
-            StreamClosedError: the caller's ``httpx.AsyncClient`` is closed.
+            StreamClosedError: this client, or the caller's ``httpx.AsyncClient``, is closed.
         """
+        if self._closed:
+            raise closed("the client is closed")
         client = self._given or await self._own()
         if client.is_closed:
             raise closed("the HTTP client is closed")
@@ -160,7 +159,8 @@ class HTTPClient:
         return Response(response, await _primed(_close_response(response)))
 
     async def aclose(self) -> None:
-        """Close the client of our own that belongs to the running event loop; the caller's stays open."""
+        """Send nothing any more; close the client of our own in the running event loop, and leave the caller's open."""
+        self._closed = True
         entry = _clients().pop(self, None)
         if entry is not None:
             await entry[1].aclose()

@@ -110,7 +110,7 @@ class StreamReader(Generic[ChunkT]):
 
     async def open(self) -> None:
         """Send the request, unless that was done, and wait for the response to begin."""
-        if self._body is None and self._runs():
+        if self._runs() and self._body is None:
             await self._exclusively(self._open)
 
     async def next(self) -> ChunkT | UnknownEvent | None:
@@ -178,7 +178,7 @@ class StreamReader(Generic[ChunkT]):
         body = self._body or await self._open()
         while True:
             try:
-                item = await body.__anext__()
+                item = await body.next()
             except StopAsyncIteration:
                 self._end_of_body("the body ended", None)
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,17 +42,20 @@ class RetryPolicy:
     max_retry_after: float = 60.0
     """Seconds; a server that asks for a longer wait than this gets none: its error is raised."""
 
-    also: frozenset[RiskyFailure] = frozenset()
+    also: Collection[RiskyFailure] = frozenset()
     """Risky failures that are retried all the same, which can pay for a request twice: ``connection_lost`` before the
     response began, ``timeout`` while waiting for it, ``server_error`` for every status of 500 and above."""
 
     def __post_init__(self) -> None:
         for name in ("max_retries", "initial_delay", "max_delay", "max_retry_after"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+            kind = int if name == "max_retries" else int | float
+            if not isinstance(value, kind) or isinstance(value, bool) or not value >= 0:
                 raise ConfigurationError(f"RetryPolicy {name}={value!r} must be a number, and not negative")
+        if isinstance(self.also, str | None):
+            raise ConfigurationError(f"RetryPolicy also={self.also!r} must be a set of names")
         object.__setattr__(self, "also", frozenset(self.also))
-        if unknown := self.also - {"connection_lost", "timeout", "server_error"}:
+        if unknown := frozenset(self.also) - {"connection_lost", "timeout", "server_error"}:
             raise ConfigurationError(f"RetryPolicy also={sorted(unknown)!r} names no failure that could be retried")
 
     @classmethod

@@ -13,6 +13,7 @@ from chatapi_async._configuration import (
     checked_base_url,
     checked_body,
     checked_header,
+    checked_headers,
     checked_size,
     is_exposed,
 )
@@ -76,6 +77,13 @@ async def test_a_token_that_cannot_be_sent_is_refused_without_being_shown(token:
         assert "sec\\" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", [5, b"secret", ["secret"]])
+def test_a_token_that_is_neither_text_nor_function_is_refused_at_once(token: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"a str or a function, not {type(token).__name__}") as caught:
+        Credentials.of(token=token, authorization=None)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("answer", ["", None, 5, b"secret"])
 async def test_a_function_that_returns_no_token_is_refused(answer: Any) -> None:
     with pytest.raises(ConfigurationError, match="empty, or no str"):
@@ -106,6 +114,33 @@ def test_a_header_that_is_no_str_is_refused(value: Any) -> None:
 def test_a_name_that_cannot_be_a_headers_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no name of a header"):
         checked_header(name, "x")
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_a_header_that_follows_from_the_body_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the {name} header cannot be given"):
+        checked_header(name, "5")
+
+
+def test_the_headers_of_a_call_are_known_by_their_lower_case_names() -> None:
+    assert checked_headers({"X-Trace": "One", "accept": "text/plain"}) == {"x-trace": "One", "accept": "text/plain"}
+    assert checked_headers({}) == checked_headers(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "match"),
+    [
+        ([("x-trace", "1")], "must be a mapping, not list"),
+        ("x-trace: 1", "must be a mapping, not str"),
+        ({"x-trace": 1}, "the x-trace header must be a str, not int"),
+        ({"x trace": "1"}, "no name of a header"),
+        ({b"x-trace": "1"}, "no name of a header"),
+        ({None: "1"}, "no name of a header"),
+    ],
+)
+def test_what_can_be_no_headers_of_a_call_is_refused(headers: Any, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        checked_headers(headers)
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import FrozenInstanceError
 from types import FrameType
 from typing import Any
 
@@ -87,6 +88,17 @@ def test_a_text_event_holds_its_piece_and_the_text_so_far() -> None:
         (0, "lo", "Hello"),
     ]
     assert [event.snapshot for event in deltas] == ["Hel", "?", "Hello"]
+
+
+def test_events_are_values_equal_by_what_they_tell_and_shown_without_the_rest() -> None:
+    chunks = [chunk(choice(0, "stop", content="a")), chunk(call("{}", name="f")), chunk(usage={})]
+    events = events_of(*chunks)
+    assert events == events_of(*chunks)
+    assert repr(events[0]) == "ContentDeltaEvent(index=0, delta='a', type='content.delta')"
+    for event in events:
+        assert "TextBuffer" not in repr(event)
+        with pytest.raises(FrozenInstanceError):
+            event.type = "other"  # type: ignore[misc, assignment]
 
 
 def test_the_pieces_of_a_list_make_one_event() -> None:

@@ -21,6 +21,7 @@ from chatapi_async import (
     APITimeoutError,
     AsyncChatClient,
     ChatAPIError,
+    ConfigurationError,
     StreamClosedError,
     StreamTruncatedError,
     Timeouts,
@@ -84,6 +85,18 @@ async def test_a_closed_http_client_of_the_caller_is_named(server: RawServer) ->
     await http_client.aclose()
     with pytest.raises(StreamClosedError, match="HTTP client is closed"):
         await client_of(server, http_client=http_client).chat_completion("Hi")
+
+
+async def test_the_authorization_of_a_call_goes_before_that_of_the_callers_http_client(server: RawServer) -> None:
+    server.answer(*stream(*ANSWER))
+    async with httpx.AsyncClient(auth=("user", "password")) as http_client:
+        await client_of(server, http_client=http_client).chat_completion("Hi").until_done()
+    assert server.requests[0].header("authorization") == "Bearer t0ken"
+
+
+def test_what_is_no_http_client_is_refused_at_once() -> None:
+    with httpx.Client() as http_client, pytest.raises(ConfigurationError, match=r"httpx\.AsyncClient, not Client"):
+        AsyncChatClient(http_client=http_client)  # type: ignore[arg-type]
 
 
 async def test_redirects_are_not_followed_even_if_the_callers_http_client_would(server: RawServer) -> None:
@@ -242,8 +255,8 @@ async def test_a_full_pool_of_the_caller_is_a_pool_timeout(server: RawServer) ->
 
 @pytest.mark.parametrize(
     ("base_url", "chatroom_id"),
-    [(None, "x" * 70_000), ("https://999.1.1.1", "ch_1")],
-    ids=["very long chatroom id", "host that is no address"],
+    [(None, "x" * 70_000), ("https://999.1.1.1", "ch_1"), (f"https://{'x' * 70}.example.com", "ch_1")],
+    ids=["very long chatroom id", "host that is no address", "host with a label too long"],
 )
 async def test_an_address_that_cannot_be_asked_is_an_error_of_ours(
     base_url: str | None, chatroom_id: str, server: RawServer

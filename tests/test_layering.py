@@ -44,12 +44,13 @@ ARROWS: dict[str, set[str]] = {
     "_body": {"_decode", "_failures", "_http", "_sse", "_timeouts", "errors", "types"},
     "_reader": {"_accumulate", "_body", "_decode", "_failures", "_http", "_timeouts", "errors", "types"},
     "_stream": {"_accumulate", "_failures", "_reader", "types"},
+    "_attempts": {"_body", "_configuration", "_failures", "_http", "_retry", "_timeouts", "errors"},
     "_client": {
-        *("_body", "_configuration", "_failures", "_http", "_reader", "_retry", "_stream", "_timeouts"),
+        *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_stream", "_timeouts"),
         *("errors", "types"),
     },
 }
-SHELL = {"_http", "_body", "_reader", "_stream", "_client"}
+SHELL = {"_http", "_body", "_reader", "_stream", "_attempts", "_client"}
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
@@ -58,7 +59,7 @@ ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}}
 LIBRARIES = {
     "httpx_sse": {"_sse"},
     "httpx": {"_sse", "_http"},
-    "anyio": SHELL - {"_stream"},
+    "anyio": SHELL - {"_stream", "_client"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode"},
     "pydantic_core": {"types._lenient"},

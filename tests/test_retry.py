@@ -145,3 +145,11 @@ def test_an_unknown_failure_is_refused_by_name() -> None:
     names: Any = ["timeout", "earthquake"]
     with pytest.raises(ConfigurationError, match=r"\['earthquake'\]"):
         RetryPolicy(also=names)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"also": "timeout"}, {"also": None}, {"also": {"sunshine"}}, {"max_retries": 1.5}]
+)
+def test_a_policy_that_means_nothing_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+        RetryPolicy(**arguments)

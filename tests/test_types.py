@@ -17,6 +17,7 @@ from chatapi_async import (
     ChatCompletionRequest,
     ChatCompletionResponse,
     ChatCompletionWithChatroomStreamResponse,
+    Choice,
     ContentPart,
     ErrorResponse,
     Function,
@@ -351,6 +352,7 @@ def test_null_in_a_completion_stands_for_absent() -> None:
     assert completion.choices[0].index == 0
     assert completion.message == Message(role="assistant", tool_calls=[MessageToolCall(function=FunctionCall())])
     assert ChatCompletionResponse.model_validate({"choices": None}).choices == []
+    assert Choice(message=Message.assistant("Hi")).index == 0
 
 
 @pytest.mark.parametrize("chunk_type", CHUNKS)
@@ -397,6 +399,24 @@ def test_the_text_of_a_chunk_is_that_of_choice_0_wherever_it_stands() -> None:
     assert ChatCompletionChunkResponse.model_validate({"choices": choices}).text == "a"
     assert ChatCompletionChunkResponse.model_validate({"choices": choices[:1]}).text == ""
     assert ChatCompletionChunkResponse.model_validate({"choices": []}).text == ""
+
+
+@pytest.mark.parametrize(
+    ("chunk", "has_content"),
+    [
+        ({}, False),
+        ({"choices": [{"delta": {"role": "assistant", "content": "", "refusal": None, "tool_calls": []}}]}, False),
+        ({"choices": [{"delta": {}, "finish_reason": ""}], "service_tier": "auto"}, False),
+        ({"choices": [{}, {"index": 1, "delta": {"content": "a"}}]}, True),
+        ({"choices": [{"delta": {"content": [{"type": "thinking"}]}}]}, True),
+        ({"choices": [{"delta": {"reasoning": "Hm."}}]}, True),
+        ({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}, True),
+        ({"choices": [{"finish_reason": "stop"}]}, True),
+        ({"usage": {}}, True),
+    ],
+)
+def test_a_chunk_has_content_if_it_brings_anything_of_the_answer(chunk: dict[str, Any], has_content: bool) -> None:
+    assert ChatCompletionChunkResponse.model_validate(chunk).has_content is has_content
 
 
 def test_a_completion_without_choices_has_no_message_and_no_text() -> None:

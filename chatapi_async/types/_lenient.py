@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -25,8 +25,7 @@ class Received(BaseModel):
         """
         instance = cls.model_construct(**fields)
         unknown = {name: value for name, value in extra.items() if name not in cls.model_fields}
-        if instance.model_extra is not None:
-            instance.model_extra.update(unknown)
+        cast("dict[str, Any]", instance.model_extra).update(unknown)
         return instance
 
 
