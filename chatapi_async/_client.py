@@ -177,6 +177,7 @@ class AsyncChatClient:
 
     async def aclose(self) -> None:
         """Close the client. Streams that are open end with :class:`StreamClosedError`, with their part kept."""
+        self._http.closed = True
         for reader in list(self._readers):
             await reader.end_early(closed("its client was closed"))
         await self._http.aclose()

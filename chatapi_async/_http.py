@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -62,6 +63,10 @@ class Response:
         self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
         self._pieces = response.aiter_bytes()
         self._closer = closer
+        # A connection of HTTP/2 is shared with other requests, and so not this response's to close.
+        alone = response.http_version.startswith("HTTP/1")
+        self._network_stream: Any = response.extensions.get("network_stream") if alone else None
+        self._read_to_end = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -69,11 +74,20 @@ class Response:
     async def __anext__(self) -> bytes:
         try:
             return await self._pieces.__anext__()
+        except StopAsyncIteration:
+            self._read_to_end = True
+            raise
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise BodyBrokenError(_detail(error)) from error
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""
+        if self._read_to_end:
+            await self._closer.aclose()
+        else:
+            await _undisturbed(self._hang_up)
+
+    async def _hang_up(self) -> None:
         # httpx reads through generators within generators, of which closing the outermost leaves the others to the
         # garbage collector. A read that is cancelled ends them all.
         with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
@@ -81,6 +95,10 @@ class Response:
             async for _ in self._pieces:
                 pass
         await self._closer.aclose()
+        # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
+        if self._network_stream is not None:
+            with CancelScope(deadline=current_time() + CLOSE_SECONDS):
+                await self._network_stream.aclose()
 
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
@@ -97,7 +115,8 @@ class HTTPClient:
         if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
             raise ConfigurationError(f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}")
         self._given = http_client
-        self._closed = False
+        self.closed = False
+        """Whether requests are refused from now on."""
 
     async def post(
         self,
@@ -123,7 +142,7 @@ class HTTPClient:
             APITimeoutError: in phase ``connect``, ``write`` or ``pool``.
             StreamClosedError: this client, or the caller's ``httpx.AsyncClient``, is closed.
         """
-        if self._closed:
+        if self.closed:
             raise closed("the client is closed")
         client = self._given or await self._own()
         if client.is_closed:
@@ -159,8 +178,7 @@ class HTTPClient:
         return Response(response, await _primed(_close_response(response)))
 
     async def aclose(self) -> None:
-        """Send nothing any more; close the client of our own in the running event loop, and leave the caller's open."""
-        self._closed = True
+        """Close the client of our own that belongs to the running event loop; the caller's stays open."""
         entry = _clients().pop(self, None)
         if entry is not None:
             await entry[1].aclose()
@@ -201,6 +219,27 @@ def _ssl_context() -> SSLContext:
 
 # An event loop finishes the asynchronous generators that are collected while it runs, or left when it ends. That is
 # the one way to be told of either that asyncio and trio share; so these generators wait for it, and then close.
+
+
+async def _undisturbed(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Wait for ``operation`` to end, whatever cancels the caller meanwhile; the cancellation is raised afterwards."""
+    with CancelScope(shield=True):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            await operation()
+            return
+        # A shield keeps out the cancellation of anyio and of trio; what asyncio's own ends is a task of its own.
+        task = asyncio.ensure_future(operation())
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        task.result()
 
 
 async def _primed(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:

@@ -173,6 +173,39 @@ async def test_our_timeouts_leave_the_task_uncancelled(server: RawServer, client
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_second_cancellation_while_it_closes_leaves_no_connection(turns: int, server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), HOLD))
+    async with client_of(server) as client:
+        stream_ = client.chat_completion("Hi")
+        await anext(stream_)
+        reader = asyncio.create_task(stream_.until_done())
+        await asyncio.sleep(0.01)
+        reader.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await server.all_closed()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_cancelled_close_closes_all_the_same(turns: int, server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), HOLD))
+    async with client_of(server) as client:
+        stream_ = client.chat_completion("Hi")
+        await anext(stream_)
+        closing = asyncio.create_task(stream_.aclose())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        if turns:
+            await server.all_closed()
+        assert stream_.snapshot.completeness == ("stopped" if turns else "truncated")
+
+
 async def test_a_cancelled_opening_leaves_no_connection(server: RawServer, client: AsyncChatClient) -> None:
     server.answer(*stream(HOLD))
     for delay in (0, 0.0005, 0.001, 0.002, 0.005):
