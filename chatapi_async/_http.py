@@ -173,7 +173,7 @@ class HTTPClient:
         except httpx.HTTPError as error:
             raise connection_lost(where, _detail(error)) from error
         except BaseException:
-            await connecting.abandon()
+            await _undisturbed(connecting.abandon)
             raise
         return Response(response, await _primed(_close_response(response)))
 
@@ -272,22 +272,22 @@ class _Connecting:
     def __init__(self, on_progress: Callable[[bool], None]) -> None:
         self._on_progress = on_progress
         self._socket: Any = None
-        self._in_handshake = False
+        self._shared = False
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.complete":
             self._socket = info["return_value"]
-        elif event.startswith("connection.start_tls."):
-            self._in_handshake = not event.endswith(".complete")
+        elif event.startswith("http2."):
+            self._shared = True
         if event.endswith("send_request_headers.started"):
             self._on_progress(True)
         elif event.startswith("connection.") and event.endswith(".started"):
             self._on_progress(False)
 
     async def abandon(self) -> None:
-        """Close the socket of a TLS handshake that was cancelled, which httpcore leaves open."""
-        if self._in_handshake and self._socket is not None:
-            with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
+        """Close the connection that was made for a cancelled request: between some of its steps httpcore forgets it."""
+        if self._socket is not None and not self._shared:
+            with CancelScope(deadline=current_time() + CLOSE_SECONDS):
                 await self._socket.aclose()
 
 

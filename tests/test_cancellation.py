@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -213,6 +214,18 @@ async def test_a_cancelled_opening_leaves_no_connection(server: RawServer, clien
             await client.chat_completion("Hi")
         gc.collect()
     await server.all_closed()
+
+
+async def test_streams_cancelled_at_any_moment_leave_no_connection(server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), HOLD))
+    chance = random.Random(7)
+    async with client_of(server, retries=0) as client:
+        for _ in range(4):
+            tasks = [asyncio.create_task(client.chat_completion("Hi").until_done()) for _ in range(60)]
+            for task in tasks:
+                asyncio.get_running_loop().call_later(chance.random() * 0.1, task.cancel)
+            await asyncio.wait(tasks)
+        await server.all_closed()
 
 
 # ── the library on trio ──────────────────────────────────────────────────────────────────────────────────────────────
