@@ -735,7 +735,6 @@ class TestServer:
         with serve_in_thread() as running, pytest.raises(OSError, match="in use"), serve_in_thread(port=running.port):
             pass
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone")
     def test_ctrl_c_ends_it_cleanly_though_a_stream_is_open(self) -> None:
         program = (
             "from chatapi_async.emulator import Emulator, run\n"

@@ -19,6 +19,7 @@ def test_every_example_is_tested_here_and_fits_on_a_screen() -> None:
     assert max(lines.values()) < 60
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("example", "arguments", "expected"),
     [

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 import chatapi_async
 from chatapi_async import types
 
+pytestmark = pytest.mark.smoke
+
 
 def public_modules() -> Iterator[ModuleType]:
     yield chatapi_async

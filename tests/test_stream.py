@@ -21,6 +21,8 @@ from chatapi_async import (
 )
 from tests.raw_server import DONE, HOLD, RawServer, chunk, event, stream
 
+pytestmark = pytest.mark.smoke
+
 HELLO = stream(chunk("Hel"), chunk("lo"), chunk("", "stop"), DONE)
 CALL_BEGINS = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at"'}}
 CALL_GOES_ON = {"index": 0, "function": {"arguments": ": 1}"}}
