@@ -109,6 +109,8 @@ class ChunkDecoder(Generic[ChunkT]):
             return UnknownEvent(name, data)
         if error_object := find_error(value):
             raise server_stream_error(error_object)
+        if self._surrogates.holds:
+            self._surrogates.release_finished(value)
         if "choices" in value or str(value.get("object")).startswith("chat.completion"):
             if not self._began and is_array(choices := value.get("choices")):
                 value = {**value, "choices": [_with_delta(choice) for choice in choices]}

@@ -3,7 +3,7 @@
 A server that counts text in UTF-16 units can end one delta with the first half of an emoji (``"\\ud83d"``) and begin
 the next with the second (``"\\ude00"``). Neither half can be printed or encoded. So a first half at the end of a text
 is held back until the same field of a later chunk brings the second. A half that stays alone becomes U+FFFD when more
-text follows it, and is dropped with the end of the stream.
+text follows it, or its choice finishes; where neither comes, it is dropped with the end of the stream.
 """
 
 from __future__ import annotations
@@ -48,6 +48,16 @@ class SurrogateJoiner:
         if is_array(value):
             return [self.join(item, (*path, _index(item, position)), last=last) for position, item in enumerate(value)]
         return value
+
+    def release_finished(self, chunk: dict[str, Any]) -> None:
+        """Give a choice that finishes in this chunk, joined already, what its content still waits for: U+FFFD."""
+        choices = chunk.get("choices")
+        for position, choice in enumerate(choices if is_array(choices) else ()):
+            path = ("choices", _index(choice, position), "delta", "content")
+            if is_object(choice) and choice.get("finish_reason") and self._held.pop(path, None):
+                given = choice.get("delta")
+                delta = given if is_object(given) else {}
+                choice["delta"] = {**delta, "content": f"{delta.get('content') or ''}\ufffd"}
 
     def _join_text(self, text: str, path: _Path) -> str:
         text = self._held.pop(path, "") + text

@@ -186,3 +186,30 @@ def test_nesting_without_end_is_a_recursion_error() -> None:
 
     with pytest.raises(RecursionError):
         SurrogateJoiner().join(value)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"delta": {}, "finish_reason": "length"},
+        {"finish_reason": "length"},
+        {"delta": None, "finish_reason": "length"},
+        {"delta": {"content": None}, "finish_reason": "length"},
+        {"delta": {"content": "!\ud83d"}, "finish_reason": "length"},
+    ],
+)
+def test_a_half_at_which_a_choice_finishes_becomes_a_replacement_character(last: dict[str, Any]) -> None:
+    decoder = ChunkDecoder(ChatCompletionChunkResponse)
+    accumulator = MessageAccumulator()
+    for chosen in ({"index": 1, "delta": {"content": "Hi \ud83d"}}, {"index": 0, "delta": {"content": "A"}}):
+        accumulator.add(decoded(decoder, chosen))
+    accumulator.add(decoded(decoder, {"index": 1, **last}))
+    first, second = accumulator.completion().choices
+    assert first.message.text == "A"
+    assert second.message.text == ("Hi \ufffd!\ufffd" if (last.get("delta") or {}).get("content") else "Hi \ufffd")
+
+
+def decoded(decoder: ChunkDecoder[ChatCompletionChunkResponse], choice_: dict[str, Any]) -> ChatCompletionChunkResponse:
+    chunk = decoder.decode("", json.dumps({"choices": [choice_]}))
+    assert isinstance(chunk, ChatCompletionChunkResponse)
+    return chunk
