@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import chatapi_async
 from chatapi_async import ChatAPIError, ChatCompletionRequest, RetryPolicy, Timeouts, errors
@@ -87,3 +89,16 @@ def test_what_it_names_is_there() -> None:
         assert (root / "chatapi_async" / f"{module}.py").is_file(), module
     modules = {path.stem for path in (root / "chatapi_async").glob("*.py")} - {"__init__", "_version", "_json"}
     assert modules <= set(re.findall(r"`(\w+)`", section("Inside")))
+
+
+def test_the_dependencies_are_those_that_it_names() -> None:
+    requirements = [Requirement(text) for text in requires("chatapi-async") or ()]
+    always = {requirement.name for requirement in requirements if requirement.marker is None}
+    (named,) = re.findall(r"depends on (.*?) alone", section("Try it"), re.DOTALL)
+    assert set(re.findall(r"`([\w-]+)`", named)) == always
+
+
+def test_the_largest_event_is_as_the_table_says() -> None:
+    assert "`max_event_bytes` (16 MiB by default)" in README
+    client = chatapi_async.AsyncChatClient(operator_id="tn", token="t")
+    assert client.chat_completion("Hi")._reader._max_event_bytes == 16 * 1024 * 1024
