@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from anyio import CancelScope, current_time
 
 from ._decode import DONE, ChunkDecoder, Decoded
-from ._failures import excerpt, timed_out, unexpected_content_type
+from ._failures import excerpt, timed_out, unexpected_content_type, unexpected_encoding
 from ._http import BodyBrokenError, Response
 from ._sse import EventReader
 from ._timeouts import Waits
@@ -97,6 +97,8 @@ class Body(Generic[ChunkT]):
 
     async def next(self) -> ChunkT | Decoded:
         """Return the next item."""
+        if self._response.unreadable:
+            raise unexpected_encoding(self._response.headers.get("content-type", ""), self._response.unreadable)
         if self._events is None:
             return await self._next_of_json()
         try:
@@ -105,7 +107,8 @@ class Body(Generic[ChunkT]):
             if (chunk := self._mislabelled()) is None:
                 raise
             return chunk
-        self._pieces.beginning = None
+        if event.data:
+            self._pieces.beginning = None
         return self._decoder.decode(event.name, event.data, unterminated=event.unterminated)
 
     @property
@@ -117,7 +120,7 @@ class Body(Generic[ChunkT]):
         """Say that the last item was a chunk: the wait for the next one begins anew, if this one had content."""
         self._patience.waits.chunk_came(current_time(), has_content=has_content)
 
-    def unknown_event_came(self) -> None:
+    def other_event_came(self) -> None:
         """Say that the last item was none: the wait for the next chunk goes on when the caller reads on."""
         self._patience.waits.caller_took_over(current_time())
 

@@ -1,8 +1,9 @@
-"""One event, or one JSON body, in; a chunk, an unknown event, or the end out; or an error. No I/O.
+"""One event, or one JSON body, in; a chunk, another event, or the end out; or an error. No I/O.
 
 What an event is goes by what it holds, not by a list of names, so that no event vanishes for want of an entry:
-``[DONE]`` ends the stream; an object with ``choices`` is a chunk; an error object, or an event named ``error``, is an
-error; other JSON, or an event with a name of its own, is unknown and handed over; anything else is broken.
+``[DONE]`` ends the stream; no data is a heartbeat; an object with ``choices`` is a chunk; an error object, or an event
+named ``error``, is an error; other JSON, or an event with a name of its own, is unknown and handed over; anything else
+is broken.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from .types import BaseChunk, ChunkT, UnknownEvent
 class _Signal(Enum):
     DONE = "[DONE]"
     NOTHING = "nothing"
+    HEARTBEAT = "heartbeat"
 
 
 DONE: Final = _Signal.DONE
 """The server said that the stream is finished."""
 NOTHING: Final = _Signal.NOTHING
 """The body broke off in the middle of this event."""
-Decoded = UnknownEvent | Literal[_Signal.DONE, _Signal.NOTHING]
+HEARTBEAT: Final = _Signal.HEARTBEAT
+"""The server showed that it is alive."""
+Decoded = UnknownEvent | Literal[_Signal.DONE, _Signal.NOTHING, _Signal.HEARTBEAT]
 
 # Fields that are left out where they are of a wrong kind: an answer that was paid for does not end for them.
 _BESIDE_THE_ANSWER: Final = frozenset({"id", "object", "created", "model", "usage", "system_fingerprint"})
@@ -62,8 +66,11 @@ class ChunkDecoder(Generic[ChunkT]):
             ServerStreamError: the event is an error.
             StreamDecodeError: the event should be a chunk, and is none.
         """
-        if len(data) < 32 and data.strip() == "[DONE]":
-            return DONE
+        if len(data) < 32:
+            if data.strip() == "[DONE]":
+                return DONE
+            if not (data or unterminated or name == "error"):
+                return HEARTBEAT
         if name != "error" and not self._surrogates.holds:
             try:
                 chunk = self._chunk_type.model_validate_json(data)

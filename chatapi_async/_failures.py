@@ -222,6 +222,16 @@ def unexpected_content_type(content_type: str, body: bytes) -> UnexpectedContent
     )
 
 
+def unexpected_encoding(content_type: str, encoding: str) -> UnexpectedContentTypeError:
+    """Make the error of a successful response that is compressed in a way that is not read."""
+    return UnexpectedContentTypeError(
+        f"the server compressed its answer by {encoding!r}, though it was asked not to, and only gzip and deflate are "
+        "read all the same. Turn it off in the proxy that does it, and leave Accept-Encoding alone.",
+        content_type=content_type,
+        body="",
+    )
+
+
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
     """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds, or an HTTP date; None where it is absent or neither."""
     if value is None:

@@ -8,20 +8,18 @@ from contextlib import suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, ref
 
 import httpx
 from anyio import CancelScope, current_time
 from anyio.lowlevel import RunVar
 
+from ._connecting import CLOSE_SECONDS, Connecting
 from ._failures import closed, connection_lost, not_connected, timed_out
 from ._timeouts import Timeouts
 from ._version import __version__
 from .errors import ConfigurationError
-
-CLOSE_SECONDS = 1.0
-"""How long closing a connection may take; it is not cancelled by what cancels the caller."""
 
 # A stream holds its connection for as long as the model talks. A limit would make streams wait for one another, so
 # there is none; idle connections are kept for the next request, a hundred at most, for half a minute.
@@ -57,12 +55,18 @@ class Response:
     A response that is forgotten without being closed is closed by the event loop.
     """
 
-    def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None]) -> None:
+    def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None], connecting: Connecting) -> None:
         self.status_code = response.status_code
         self.headers = Headers(response.headers)
         self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        self.unreadable = "" if encoding in _READABLE else encoding
+        """The content encoding, where it cannot be read within bounds; then neither can the body. Else ``""``."""
+        if encoding:
+            response.stream = _SmallPieces(cast(httpx.AsyncByteStream, response.stream))
         self._pieces = response.aiter_bytes()
         self._closer = closer
+        self._connecting = connecting
         # A connection of HTTP/2 is shared with other requests, and so not this response's to close.
         alone = response.http_version.startswith("HTTP/1")
         self._network_stream: Any = response.extensions.get("network_stream") if alone else None
@@ -72,6 +76,8 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
+        if self.unreadable:
+            raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
         try:
             return await self._pieces.__anext__()
         except StopAsyncIteration:
@@ -95,10 +101,32 @@ class Response:
             async for _ in self._pieces:
                 pass
         await self._closer.aclose()
-        # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
-        if self._network_stream is not None:
-            with CancelScope(deadline=current_time() + CLOSE_SECONDS):
+        with CancelScope(deadline=current_time() + CLOSE_SECONDS):
+            # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
+            if self._network_stream is not None:
                 await self._network_stream.aclose()
+            await self._connecting.give_back()
+
+
+# One layer of these grows a piece a thousandfold at most. More layers, and the other encodings, know no such bound; and
+# none of them was asked for.
+_READABLE = frozenset({"", "identity", "gzip", "deflate"})
+_COMPRESSED_PIECE_BYTES = 512
+
+
+class _SmallPieces(httpx.AsyncByteStream):
+    """A compressed body in pieces that are small enough to be decompressed whole."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            for start in range(0, len(data), _COMPRESSED_PIECE_BYTES):
+                yield data[start : start + _COMPRESSED_PIECE_BYTES]
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
@@ -149,7 +177,7 @@ class HTTPClient:
             raise closed("the HTTP client is closed")
         limits = httpx.Timeout(connect=timeouts.connect, write=timeouts.write, pool=timeouts.pool, read=None)
         where = f"POST {url}"
-        connecting = _Connecting(on_progress)
+        connecting = Connecting(on_progress)
         try:
             request = client.build_request(
                 "POST",
@@ -159,7 +187,7 @@ class HTTPClient:
                 timeout=limits,
                 extensions={"trace": connecting.trace},
             )
-            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+            response = await _send(client, request, connecting)
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigurationError(f"the address cannot be asked: {_detail(error)}") from error
         except httpx.ConnectTimeout as error:
@@ -172,10 +200,7 @@ class HTTPClient:
             raise not_connected(where, _detail(error)) from error
         except httpx.HTTPError as error:
             raise connection_lost(where, _detail(error)) from error
-        except BaseException:
-            await _undisturbed(connecting.abandon)
-            raise
-        return Response(response, await _primed(_close_response(response)))
+        return Response(response, await _primed(_close_response(response)), connecting)
 
     async def aclose(self) -> None:
         """Close the client of our own that belongs to the running event loop; the caller's stays open."""
@@ -196,6 +221,15 @@ class HTTPClient:
             )
             entry = clients[self] = (client, await _primed(_close_client(client, ref(self))))
         return entry[0]
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request, connecting: Connecting) -> httpx.Response:
+    connecting.through(client, request)
+    try:
+        return await client.send(request, stream=True, auth=None, follow_redirects=False)
+    except BaseException:
+        await _undisturbed(connecting.abandon)
+        raise
 
 
 _Clients = WeakKeyDictionary[HTTPClient, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]]
@@ -264,31 +298,6 @@ async def _close_client(client: httpx.AsyncClient, owner: ref[HTTPClient]) -> As
             _clients().pop(key, None)
         with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
             await client.aclose()
-
-
-class _Connecting:
-    """Follows how a request gets its connection, by what the HTTP layer traces."""
-
-    def __init__(self, on_progress: Callable[[bool], None]) -> None:
-        self._on_progress = on_progress
-        self._socket: Any = None
-        self._shared = False
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
-            self._socket = info["return_value"]
-        elif event.startswith("http2."):
-            self._shared = True
-        if event.endswith("send_request_headers.started"):
-            self._on_progress(True)
-        elif event.startswith("connection.") and event.endswith(".started"):
-            self._on_progress(False)
-
-    async def abandon(self) -> None:
-        """Close the connection that was made for a cancelled request: between some of its steps httpcore forgets it."""
-        if self._socket is not None and not self._shared:
-            with CancelScope(deadline=current_time() + CLOSE_SECONDS):
-                await self._socket.aclose()
 
 
 def _detail(error: Exception) -> str:

@@ -12,7 +12,7 @@ from anyio import current_time
 
 from ._accumulate import MessageAccumulator
 from ._body import Body, InterruptedWaitError, Patience
-from ._decode import DONE, NOTHING
+from ._decode import DONE, HEARTBEAT, NOTHING
 from ._failures import closed, truncated
 from ._http import BodyBrokenError, Response
 from ._timeouts import Timeouts, Waits
@@ -25,11 +25,13 @@ from .errors import (
     StreamError,
     StreamTruncatedError,
 )
-from .types import ChatCompletionResponse, ChunkT, Completeness, UnknownEvent
+from .types import ChatCompletionResponse, ChunkT, Completeness, HeartbeatEvent, UnknownEvent
 
 T = TypeVar("T")
 
 logger = logging.getLogger("chatapi_async")
+
+_HEARTBEAT = HeartbeatEvent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class StreamStats:
     """Seconds from the start of the request to the first chunk, retries included; None before it."""
     chunks: int
     """Number of chunks."""
+    heartbeats: int
+    """Number of keep-alive comments and empty events: signs of life while the model says nothing."""
     bytes: int
     """Bytes of the body, decompressed."""
     duration: float
@@ -79,6 +83,7 @@ class StreamReader(Generic[ChunkT]):
         self._completeness: Completeness | None = None
         self._error: ChatAPIError | None = None
         self._chunks = 0
+        self._heartbeats = 0
         self._began: float | None = None
         self._first_chunk: float | None = None
         self._ended: float | None = None
@@ -100,6 +105,7 @@ class StreamReader(Generic[ChunkT]):
         return StreamStats(
             time_to_first_chunk=None if began is None or self._first_chunk is None else self._first_chunk - began,
             chunks=self._chunks,
+            heartbeats=self._heartbeats,
             bytes=0 if self._body is None else self._body.bytes_received,
             duration=0.0 if began is None else (self._ended or time.monotonic()) - began,
         )
@@ -113,8 +119,8 @@ class StreamReader(Generic[ChunkT]):
         if self._runs() and self._body is None:
             await self._exclusively(self._open)
 
-    async def next(self) -> ChunkT | UnknownEvent | None:
-        """Return the next chunk, which the caller merges, or unknown event; None once the stream has ended well.
+    async def next(self) -> ChunkT | HeartbeatEvent | UnknownEvent | None:
+        """Return the next chunk, which the caller merges, or other event; None once the stream has ended well.
 
         Raises:
             ChatAPIError: the stream ended otherwise, now or before.
@@ -174,7 +180,7 @@ class StreamReader(Generic[ChunkT]):
             raise InterruptedWaitError  # stopped in the moment in which the response came
         return self._body
 
-    async def _advance(self) -> ChunkT | UnknownEvent | None:
+    async def _advance(self) -> ChunkT | HeartbeatEvent | UnknownEvent | None:
         body = self._body or await self._open()
         while True:
             try:
@@ -193,8 +199,12 @@ class StreamReader(Generic[ChunkT]):
                 return None
             if item is NOTHING:
                 continue
+            if item is HEARTBEAT:
+                self._heartbeats += 1
+                body.other_event_came()
+                return _HEARTBEAT
             if isinstance(item, UnknownEvent):
-                body.unknown_event_came()
+                body.other_event_came()
                 return item
             body.chunk_came(has_content=item.has_content)
             self._chunks += 1

@@ -8,7 +8,10 @@ This is the one module that knows httpx-sse. What the guard adds around its publ
 - an event is bounded in size;
 - an event that the body leaves open at its end is closed, and marked as such, so that a whole one is not lost;
 - a line that begins with ``error:`` (a provider's habit, no field of the format) reads as an error event;
-- events without data are dropped, as the format says; httpx-sse yields them once an ``id`` was seen.
+- a sign of life is shown: a comment between two events, and an event without data, are an event without data, for the
+  caller to drop, as the format says, or to count;
+- ``id`` lines are dropped, since nothing here resumes a stream; once it saw one, httpx-sse yields an event of no data
+  for every blank line.
 
 Only whole lines are handed on, so how the bytes were split changes nothing.
 """
@@ -25,6 +28,7 @@ from httpx_sse import EventSource
 from .errors import EventTooLargeError
 
 _ERROR_FIELD = re.compile(rb"^error:", re.MULTILINE)
+_ID_FIELD = re.compile(rb"id(:.*)?\n", re.DOTALL)
 
 
 class Event(NamedTuple):
@@ -33,9 +37,14 @@ class Event(NamedTuple):
     name: str
     """Its type, ``""`` where it names none."""
     data: str
-    """Its data lines, joined by newlines."""
+    """Its data lines, joined by newlines; ``""`` for a sign of life."""
     unterminated: bool
     """Whether the body ended before the event did."""
+
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_EMPTY_EVENT = b"data:\n\n"
+_SIGN_OF_LIFE = Event("", "", unterminated=False)
 
 
 class EventReader:
@@ -62,6 +71,8 @@ class EventReader:
             event = await self._events.__anext__()
             if (event.data and not event.data.isspace()) or event.event == "error":
                 return Event(event.event, event.data, self._guard.closed)
+            if not self._guard.closed:
+                return _SIGN_OF_LIFE
 
     async def aclose(self) -> None:
         """Finish the generators inside; ``source`` is the caller's to close."""
@@ -114,6 +125,8 @@ class _Guard:
 
     def feed(self, data: bytes) -> str:
         """Return the lines that ``data`` completes; up to an event that is too large, and then set ``too_large``."""
+        if self._at_start:
+            data = self._without_byte_order_mark(data)
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -123,10 +136,13 @@ class _Guard:
         end = data.rfind(b"\n") + 1
         rest = data[end:]
         lines = data[:end]
-        if self._line and end:
-            lines = b"".join((*self._line, lines))
-            self._line.clear()
-            self._line_bytes = 0
+        if end:
+            if self._line:
+                lines = b"".join((*self._line, lines))
+                self._line.clear()
+                self._line_bytes = 0
+            if lines[:1] in b":i" or b"\n:" in lines or b"\nid" in lines:
+                lines = self._without_comments_and_ids(lines)
         if rest:
             self._line.append(rest)
             self._line_bytes += len(rest)
@@ -140,6 +156,30 @@ class _Guard:
         self.closed = True
         rest = b"".join(self._line)
         return (self._decode(rest) if rest else "") + "\n\n"
+
+    def _without_byte_order_mark(self, data: bytes) -> bytes:
+        data = b"".join((*self._line, data))
+        if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
+            self._line = [data]
+            return b""
+        self._line.clear()
+        self._at_start = False
+        return data.removeprefix(_BYTE_ORDER_MARK)
+
+    def _without_comments_and_ids(self, lines: bytes) -> bytes:
+        kept: list[bytes] = []
+        event_bytes = self._event_bytes
+        for line in lines.splitlines(keepends=True):
+            event_bytes += len(line)
+            if (line.startswith(b":") or _ID_FIELD.fullmatch(line)) and event_bytes <= self.max_event_bytes:
+                event_bytes -= len(line)
+                if line.startswith(b":") and not event_bytes:
+                    kept.append(_EMPTY_EVENT)
+                continue
+            if line == b"\n":
+                event_bytes = 0
+            kept.append(line)
+        return b"".join(kept)
 
     def _count(self, lines: bytes) -> None:
         blank = lines.rfind(b"\n\n")
@@ -165,9 +205,6 @@ class _Guard:
         return lines[:start]
 
     def _decode(self, lines: bytes) -> str:
-        if self._at_start:
-            self._at_start = False
-            lines = lines.removeprefix(b"\xef\xbb\xbf")
         if b"error:" in lines:
             lines = _ERROR_FIELD.sub(b"event: error\ndata:", lines)
         return lines.decode("utf-8", "replace")

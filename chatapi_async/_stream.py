@@ -11,7 +11,16 @@ from typing import Any, Generic, Self
 from ._accumulate import first_message
 from ._failures import closed
 from ._reader import StreamReader, StreamStats
-from .types import AnyEvent, BaseChunk, ChatCompletionResponse, ChunkEvent, ChunkT, Message, UnknownEvent
+from .types import (
+    AnyEvent,
+    BaseChunk,
+    ChatCompletionResponse,
+    ChunkEvent,
+    ChunkT,
+    HeartbeatEvent,
+    Message,
+    UnknownEvent,
+)
 
 logger = logging.getLogger("chatapi_async")
 
@@ -49,10 +58,11 @@ class ChatStream(Generic[ChunkT]):
             ChatAPIError: see the errors' own descriptions; what had arrived stays in :attr:`snapshot`.
         """
         while (item := await self._reader.next()) is not None:
-            if not isinstance(item, UnknownEvent):
+            if isinstance(item, UnknownEvent):
+                self._log_unknown(item)
+            elif not isinstance(item, HeartbeatEvent):
                 self._reader.accumulator.add(item)
                 return item
-            self._log_unknown(item)
         raise StopAsyncIteration
 
     @property
@@ -210,7 +220,7 @@ class _EventStream(Generic[ChunkT]):
             if item is None:
                 self._ended = True
                 self._pending.extend(self._reader.accumulator.end() if self._reader.complete else ())
-            elif isinstance(item, UnknownEvent):
+            elif isinstance(item, HeartbeatEvent | UnknownEvent):
                 return item
             else:
                 self._pending.append(ChunkEvent(item))

@@ -15,7 +15,7 @@ from chatapi_async import (
     StreamDecodeError,
     UnknownEvent,
 )
-from chatapi_async._decode import DONE, NOTHING, ChunkDecoder, Decoded
+from chatapi_async._decode import DONE, HEARTBEAT, NOTHING, ChunkDecoder, Decoded
 
 Chunk = ChatCompletionChunkResponse
 CHUNK_TYPES = [ChatCompletionChunkResponse, ChatCompletionWithChatroomStreamResponse]
@@ -48,6 +48,11 @@ def decode_body(body: str | dict[str, Any]) -> Chunk:
 @pytest.mark.parametrize("unterminated", [False, True])
 def test_done_ends_the_stream(data: str, name: str, unterminated: bool) -> None:
     assert decode(data, name, unterminated=unterminated) is DONE
+
+
+@pytest.mark.parametrize("name", ["", "message", "ping"])
+def test_no_data_is_a_heartbeat(name: str) -> None:
+    assert decode("", name) is HEARTBEAT
 
 
 @pytest.mark.parametrize("data", ['"[DONE]"', '{"done": "[DONE]"}'])

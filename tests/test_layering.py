@@ -40,7 +40,8 @@ ARROWS: dict[str, set[str]] = {
     "_tool_calls": TYPES,
     "_accumulate": {"_json", "_tool_calls", "errors"} | TYPES,
     # The shell: it reads, waits, closes, and logs.
-    "_http": {"_failures", "_timeouts", "_version", "errors"},
+    "_connecting": set(),
+    "_http": {"_connecting", "_failures", "_timeouts", "_version", "errors"},
     "_body": {"_decode", "_failures", "_http", "_sse", "_timeouts", "errors", "types"},
     "_reader": {"_accumulate", "_body", "_decode", "_failures", "_http", "_timeouts", "errors", "types"},
     "_stream": {"_accumulate", "_failures", "_reader", "types"},
@@ -50,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
         *("errors", "types"),
     },
 }
-SHELL = {"_http", "_body", "_reader", "_stream", "_attempts", "_client"}
+SHELL = {"_connecting", "_http", "_body", "_reader", "_stream", "_attempts", "_client"}
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
@@ -58,7 +59,7 @@ ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}}
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
-    "httpx": {"_sse", "_http"},
+    "httpx": {"_sse", "_http", "_connecting"},
     "anyio": SHELL - {"_stream", "_client"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode"},

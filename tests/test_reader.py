@@ -20,6 +20,7 @@ from chatapi_async import (
     StreamClosedError,
     StreamDecodeError,
     StreamError,
+    StreamStats,
     StreamTruncatedError,
 )
 from tests.raw_server import CLOSE, DONE, HOLD, RESET, RawServer, body, chunk, client_of, event, head, stream, wait_for
@@ -373,7 +374,7 @@ async def test_stats_of_a_stream(server: RawServer, client: AsyncChatClient) -> 
     server.answer(*stream(*pieces))
     stream_ = client.chat_completion("Hi")
     before = stream_.stats
-    assert (before.time_to_first_chunk, before.chunks, before.bytes, before.duration) == (None, 0, 0, 0.0)
+    assert before == StreamStats(time_to_first_chunk=None, chunks=0, heartbeats=0, bytes=0, duration=0.0)
     await stream_
     assert stream_.stats.time_to_first_chunk is None
     assert stream_.stats.duration > 0
@@ -381,7 +382,7 @@ async def test_stats_of_a_stream(server: RawServer, client: AsyncChatClient) -> 
     stats = stream_.stats
     assert stats.time_to_first_chunk is not None
     assert 0 < stats.time_to_first_chunk <= stats.duration
-    assert (stats.chunks, stats.bytes) == (2, sum(map(len, pieces)))
+    assert (stats.chunks, stats.heartbeats, stats.bytes) == (2, 1, sum(map(len, pieces)))
     assert stream_.stats.duration == stats.duration
 
 

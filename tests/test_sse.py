@@ -20,6 +20,9 @@ T = TypeVar("T")
 Outcome = tuple[list[Event], Exception | None]
 
 BOM = b"\xef\xbb\xbf"
+SIGN_OF_LIFE = Event("", "", unterminated=False)
+SMALLEST_BOUND = 7
+"""No event with data is smaller; a sign of life is as large."""
 TRICKY = {
     "bom-id-comments-and-all-line-ends": (
         BOM + b"id: 1\r\n: ping\r\n\r\n: ping\n\ndata: a\rdata: \xe2\x82\xac\xff\r\revent: x\ndata\n\r\ndata: tail"
@@ -92,7 +95,7 @@ def test_single_bytes_give_the_same_events(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", TRICKY.values(), ids=TRICKY)
 def test_with_any_bound_every_cut_gives_the_same_events_and_the_same_error(body: bytes) -> None:
-    for bound in range(1, len(body) + 1, 2):
+    for bound in range(SMALLEST_BOUND, len(body) + 1, 2):
         whole = outcome(body, max_event_bytes=bound)
         for cut in range(len(body) + 1):
             assert outcome(body[:cut], body[cut:], max_event_bytes=bound) == whole, (bound, cut)
@@ -206,7 +209,7 @@ async def test_the_body_is_utf8_whatever_the_header_says(charset: str) -> None:
         (BOM + b"error: x\n\n", Event("error", "x", False)),
         (b"event: message\nerror: x\n\n", Event("error", "x", False)),
         (b"data: a\nerror: b\n\n", Event("error", "a\nb", False)),
-        (b": ping\rerror: x\r\r", Event("error", "x", False)),
+        (b"data: \r: ping\rerror: x\r\r", Event("error", "\nx", False)),
         (b"error: x", Event("error", "x", True)),
     ],
 )
@@ -228,31 +231,50 @@ def test_the_word_error_elsewhere_makes_none(line: bytes, data: str) -> None:
     assert events_of(line + b"\n\n") == [Event("message", data, False)]
 
 
-# ── events without data ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── signs of life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "signs"),
     [
-        b"event: ping\n\n",
-        b"data:\n\n",
-        b"data\n\n",
-        b"id: 7\n\n",
-        b"retry: 5\n\n",
-        b": ping\n\n" * 30,
-        b"id: 7\n\n" + b": ping\n\n" * 3,
-        b"\n" * 9,
-        b"data:  \n\n",
-        b"data:\ndata:\n\n",
+        (b": ping\n\n", 1),
+        (b":\n\n", 1),
+        (b": ping\n", 1),
+        (b": ping\n: ping\n\n: ping\n\n", 3),
+        (b"event: ping\n\n", 1),
+        (b"data:\n\n", 1),
+        (b"data\n\n", 1),
+        (b"data:  \n\n", 1),
+        (b"data:\ndata:\n\n", 1),
+        (b"retry: 5\n\n", 1),
+        (b"id: 7\n\n" + b": ping\n\n" * 3, 3),
+        (b"id\n\nid:\n\nid: 7\n\n", 0),
+        (b"\n" * 9, 0),
     ],
     ids=repr,
 )
-def test_events_without_data_are_dropped(body: bytes) -> None:
-    assert data_of(b"data: before\n\n" + body + b"data: after\n\n") == ["before", "after"]
+def test_comments_and_events_without_data_are_signs_of_life(body: bytes, signs: int) -> None:
+    expected = [Event("message", "before", False), *[SIGN_OF_LIFE] * signs, Event("message", "after", False)]
+
+    assert events_of(b"data: before\n\n" + body + b"data: after\n\n") == expected
+    assert events_of(BOM + body + b"data: after\n\n") == expected[1:]
 
 
-def test_after_an_id_comments_yield_no_events() -> None:
-    assert data_of(b"id: 7\ndata: 1\n\n: ping\n\n: ping\n\ndata: 2\n\n: ping\n\n") == ["1", "2"]
+@pytest.mark.parametrize("body", [b": pi", b"data:", b"data:\n", b"id: 7", b"retry: 5\n", b"event: ping"])
+def test_what_the_body_leaves_open_is_no_sign_of_life(body: bytes) -> None:
+    assert events_of(body) == []
+
+
+def test_a_comment_inside_an_event_changes_nothing() -> None:
+    assert events_of(b"data: 1\n: ping\ndata: 2\n: ping\n\n") == [Event("message", "1\n2", False)]
+
+
+def test_a_comment_is_a_sign_of_life_as_soon_as_its_line_came() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b": ping\n"
+        raise AssertionError("it waits for more")
+
+    assert run(EventReader(body(), max_event_bytes=100).__anext__()) == SIGN_OF_LIFE
 
 
 def test_an_error_event_without_data_is_still_an_error() -> None:
@@ -347,7 +369,8 @@ LONG = {
     "one-line-without-an-end": b"data: " + b"x" * 60,
     "many-lines": b"data: x\n" * 9 + b"\n",
     "many-lines-without-an-end": b"data: x\r" * 9,
-    "comments": b": ping\r\n" * 9 + b"\r\n",
+    "comment": b":" + b"x" * 60 + b"\r\n",
+    "comment-in-an-event": b"data: x\r\n:" + b"x" * 32 + b"\r\n",
     "field-that-is-none": b"x" * 66 + b"\n",
 }
 
@@ -360,7 +383,7 @@ def test_an_event_beyond_the_bound_is_an_error_after_the_events_before_it(long: 
 
     events, error = run(read_all(pieces, 40))
 
-    assert [event.data for event in events] == ["1", "2"]
+    assert [event.data for event in events] == ["1", "", "2"]
     assert isinstance(error, EventTooLargeError)
     assert error.limit == 40
 
@@ -374,7 +397,9 @@ def test_the_bound_is_exact() -> None:
 
 
 def test_no_number_of_small_events_goes_beyond_the_bound() -> None:
-    assert len(events_of(b"data: 1\n\n: ping\n\n" * 1000, max_event_bytes=10)) == 1000
+    assert len(events_of(b"data: 1\n\n: ping\n\n" * 1000, max_event_bytes=10)) == 2000
+    assert len(events_of(b": ping\n" * 1000, max_event_bytes=10)) == 1000
+    assert len(events_of(b"data: 1\n" + b": ping\nid: 1\n" * 1000 + b"\n", max_event_bytes=20)) == 1
     assert len(events_of(*[b"data: 1\n", b"\n"] * 1000, max_event_bytes=10)) == 1000
 
 
@@ -396,6 +421,10 @@ def test_an_endless_line_is_not_read_beyond_the_bound() -> None:
 # ── httpx-sse alone, where it is right ───────────────────────────────────────────────────────────────────────────────
 
 
+def with_data(events: list[Event]) -> list[Event]:
+    return [event for event in events if event.data or event.name == "error"]
+
+
 def events_of_httpx_sse(body: bytes) -> list[Event]:
     """What httpx-sse alone reads; events without data, which it yields, are left out."""
     response = httpx.Response(200, headers={"content-type": "text/event-stream; charset=utf-8"}, content=body)
@@ -414,4 +443,4 @@ def events_of_httpx_sse(body: bytes) -> list[Event]:
     ],
 )
 def test_httpx_sse_alone_reads_the_same(body: bytes) -> None:
-    assert events_of(body) == events_of_httpx_sse(body)
+    assert with_data(events_of(body)) == events_of_httpx_sse(body)

@@ -15,6 +15,7 @@ from chatapi_async import (
     ChatCompletionWithChatroomStreamResponse,
     ChatStream,
     EmptyStreamError,
+    HeartbeatEvent,
     ServerStreamError,
     StreamTruncatedError,
     aggregate,
@@ -277,6 +278,24 @@ async def test_an_unknown_event_is_skipped_by_iteration_and_logged_once(
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "unknown event 'ping'" in warnings[0].getMessage()
+
+
+async def test_a_heartbeat_is_an_event_and_is_counted_and_plain_iteration_goes_on(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    gate = server.gate()
+    server.answer(*stream(b": ping\n\n", gate, chunk("Hi", "stop"), b"data:\n\n", DONE))
+    stream_ = client.chat_completion("Hi")
+    events = stream_.events()
+    assert await anext(events) == HeartbeatEvent()
+    assert (stream_.stats.heartbeats, stream_.stats.chunks) == (1, 0)
+    gate.open()
+    assert [each.type async for each in events] == ["chunk", "content.delta", "content.done", "finish", "heartbeat"]
+    assert stream_.stats.heartbeats == 2
+
+    again = client.chat_completion("Hi")
+    assert [each.text async for each in again] == ["Hi"]
+    assert again.stats.heartbeats == 2
 
 
 async def test_the_representation_says_what_was_asked_and_how_far_it_is(

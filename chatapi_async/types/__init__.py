@@ -23,6 +23,7 @@ from .events import (
     FinishEvent,
     FunctionToolCallArgumentsDeltaEvent,
     FunctionToolCallArgumentsDoneEvent,
+    HeartbeatEvent,
     UnknownEvent,
     UsageEvent,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "FunctionCall",
     "FunctionToolCallArgumentsDeltaEvent",
     "FunctionToolCallArgumentsDoneEvent",
+    "HeartbeatEvent",
     "MemorySettings",
     "Message",
     "MessageToolCall",

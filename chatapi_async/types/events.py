@@ -11,12 +11,17 @@ from .response import Usage
 ChunkT = TypeVar("ChunkT", bound=BaseChunk, covariant=True)
 
 
+# A str takes some fifty bytes beside its characters, of which a token has few; so pieces are joined, so many at a time.
+_PIECES_OF_A_BLOCK = 512
+
+
 class TextBuffer:
     """Text that only grows: appending costs the piece, reading joins what has come since the last reading."""
 
-    __slots__ = ("_pieces", "length")
+    __slots__ = ("_blocks", "_pieces", "length")
 
     def __init__(self) -> None:
+        self._blocks: list[str] = []
         self._pieces: list[str] = []
         self.length = 0
 
@@ -24,11 +29,15 @@ class TextBuffer:
         """Add ``piece`` at the end."""
         self._pieces.append(piece)
         self.length += len(piece)
+        if len(self._pieces) == _PIECES_OF_A_BLOCK:
+            self._blocks.append("".join(self._pieces))
+            self._pieces.clear()
 
     def __str__(self) -> str:
-        if len(self._pieces) > 1:
-            self._pieces[:] = ("".join(self._pieces),)
-        return self._pieces[0] if self._pieces else ""
+        if self._pieces or len(self._blocks) > 1:
+            self._blocks[:] = ("".join((*self._blocks, *self._pieces)),)
+            self._pieces.clear()
+        return self._blocks[0] if self._blocks else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,16 @@ class UsageEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class HeartbeatEvent:
+    """The server showed that it is alive, by a keep-alive comment or an empty event, and said nothing else.
+
+    A stream of these alone is slow; a stream of nothing at all may be dead. None of them resets a timeout.
+    """
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent:
     """An event that is no chunk, no error and no end: a provider's own, passed through."""
 
@@ -156,6 +175,7 @@ AnyEvent = (
     | FunctionToolCallArgumentsDoneEvent
     | FinishEvent
     | UsageEvent
+    | HeartbeatEvent
     | UnknownEvent
 )
 """Every event but :class:`ChunkEvent`, which is generic in its chunk."""

@@ -34,6 +34,7 @@ from chatapi_async import (
     FunctionCall,
     FunctionToolCallArgumentsDeltaEvent,
     FunctionToolCallArgumentsDoneEvent,
+    HeartbeatEvent,
     MemorySettings,
     Message,
     MessageAccumulator,
@@ -183,6 +184,8 @@ async def match_events(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
                 assert_type(event.finish_reason, str)
             case UsageEvent():
                 assert_type(event.usage, Usage)
+            case HeartbeatEvent():
+                assert_type(event.type, Literal["heartbeat"])
             case UnknownEvent():
                 assert_type((event.event, event.data), tuple[str, str])
             case _:
@@ -205,6 +208,8 @@ async def match_types_of_events(stream: ChatStream[ChatCompletionWithChatroomStr
             assert_type(event, FinishEvent)
         elif event.type == "usage":
             assert_type(event, UsageEvent)
+        elif event.type == "heartbeat":
+            assert_type(event, HeartbeatEvent)
         elif event.type == "unknown":
             assert_type(event, UnknownEvent)
         else:

@@ -1,0 +1,82 @@
+"""How a request gets its connection; and that none is left over where it is cancelled on the way.
+
+A pool of httpcore gives a request a connection in one step of the event loop, and the request takes it up in a later
+one. Cancelled in between, the request leaves a connection behind that nobody holds, nobody closes and nobody can use;
+in a limited pool each takes a place for good, until none is left. There is no public way to give such a place back, so
+this is the one module that uses private names of httpx and httpcore; for a transport without them it does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import httpx
+from anyio import CancelScope, current_time
+
+CLOSE_SECONDS: Final = 1.0
+"""How long closing a connection may take; it is not cancelled by what cancels the caller."""
+
+
+class Connecting:
+    """Follows how a request gets its connection, by what the HTTP layer traces, and sees that none is left over."""
+
+    def __init__(self, on_progress: Callable[[bool], None]) -> None:
+        self._on_progress = on_progress
+        self._socket: Any = None
+        self._shared = False
+        self._pool: Any = None
+        self._extensions: Mapping[str, Any] = {}
+
+    def through(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
+        """Say which request is about to be sent, and by which client."""
+        self._pool = _pool_of(client, request.url)
+        self._extensions = request.extensions
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"]
+        elif event.startswith("http2."):
+            self._shared = True
+        if event.endswith("send_request_headers.started"):
+            self._on_progress(True)
+        elif event.startswith("connection.") and event.endswith(".started"):
+            self._on_progress(False)
+
+    async def abandon(self) -> None:
+        """Close the connection that was made for a cancelled request: between some of its steps httpcore forgets it."""
+        with CancelScope(deadline=current_time() + CLOSE_SECONDS):
+            if self._socket is not None and not self._shared:
+                await self._socket.aclose()
+            await self.give_back()
+
+    async def give_back(self) -> None:
+        """Take what is left of the request out of the connection pool."""
+        if self._pool is not None:
+            await _give_back(self._pool, self._extensions)
+
+
+_PRIVATE_NAMES = ("_requests", "_connections", "_assign_requests_to_connections", "_close_connections")
+
+
+def _pool_of(client: Any, url: httpx.URL) -> Any:
+    """Return the pool of httpcore through which ``client`` sends to ``url``; None where there is none of that kind."""
+    transport_for_url = getattr(client, "_transport_for_url", None)
+    pool = getattr(transport_for_url(url), "_pool", None) if transport_for_url else None
+    return pool if all(hasattr(pool, name) for name in _PRIVATE_NAMES) else None
+
+
+async def _give_back(pool: Any, extensions: Mapping[str, Any]) -> None:
+    """Take a request that is over out of the pool, and every connection that no request holds and none can take up.
+
+    Args:
+        pool: the pool.
+        extensions: the request's own, by which it is known.
+    """
+    pool._requests[:] = [each for each in pool._requests if each.request.extensions is not extensions]
+    held = {id(each.connection) for each in pool._requests}
+    lost = [each for each in pool._connections if not (id(each) in held or each.is_idle() or each.is_closed())]
+    pool._connections[:] = [each for each in pool._connections if each not in lost]
+    for connection in lost:
+        await connection.aclose()
+    await pool._close_connections(pool._assign_requests_to_connections())
