@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from chatapi_async import AsyncChatClient
 from tests.raw_server import RawServer, client_of
+
+settings.register_profile("tests", max_examples=int(os.environ.get("CHATAPI_TEST_EXAMPLES", "80")), deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapi_async import (
@@ -337,7 +337,6 @@ def pieces_of(draw: st.DrawFn, text: str) -> list[str]:
     return [text[start:end] for start, end in pairwise(ends)]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.text(max_size=40))
 def test_however_a_text_is_cut_the_answer_is_the_same(data: st.DataObject, text: str) -> None:
     start, end = chunk(choice(role="assistant", content=""), id="i"), chunk(choice(0, "stop"), usage=COUNTS)
@@ -347,7 +346,6 @@ def test_however_a_text_is_cut_the_answer_is_the_same(data: st.DataObject, text:
     assert merged(start, *as_parts, end) == merged(start, says(text), end)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.data(),
     st.lists(st.tuples(st.text(max_size=9), st.lists(st.text(max_size=9), max_size=3)), min_size=1, max_size=3),

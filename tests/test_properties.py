@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
+import os
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapi_async import (
@@ -29,7 +33,7 @@ from chatapi_async._failures import excerpt, parse_retry_after, server_stream_er
 from tests.test_sse import SMALLEST_BOUND, events_of, events_of_httpx_sse, outcome, with_data
 
 HEAD = '{"id":"msg_1","object":"chat.completion.chunk","model":"anthropic:claude-sonnet-4-5","choices":[{"delta":'
-STREAMS = [
+TEXTS = [
     "".join(
         f"data: {HEAD}{delta}}}]}}\n\n"
         for delta in (
@@ -48,6 +52,9 @@ STREAMS = [
     'data: {"choices":[],"usage":{"total_tokens":null}}\r\rdata: {"choices":[{"message":\rdata: {"content":"x"},'
     '"delta":null,"finish_reason":"length"}]}\r\rerror: {"message":"m"}\r\rdata: [DONE]',
 ]  # fmt: skip
+STREAMS = [text.encode() for text in TEXTS]
+if RECORDED := os.environ.get("CHATAPI_TEST_STREAMS"):
+    STREAMS += [file.read_bytes() for file in sorted(Path(RECORDED).glob("*.sse"))]
 TOKENS = [b"\n", b"\r", b"\r\n", b"\n\n", b"\xff", b"\xef\xbb\xbf", b"data:", b"event: error\n", b"error: x\n",
           b"id: 1\n", b":", b'"', b"{", b"}]", b"\\ud83d", b"null", b'"error":"m",', b"[DONE]", b"\0"]  # fmt: skip
 
@@ -55,7 +62,7 @@ TOKENS = [b"\n", b"\r", b"\r\n", b"\n\n", b"\xff", b"\xef\xbb\xbf", b"data:", b"
 @st.composite
 def mutated_streams(draw: st.DrawFn) -> bytes:
     """A realistic stream with pieces cut out, repeated, or put in."""
-    body = draw(st.sampled_from(STREAMS)).encode()
+    body = draw(st.sampled_from(STREAMS))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(body)))
         end = draw(st.integers(start, min(len(body), start + 60)))
@@ -117,7 +124,6 @@ chunk_like = st.fixed_dictionaries(
 # ── bytes to events ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     split(st.binary(max_size=80) | st.lists(st.sampled_from(TOKENS), max_size=8).map(b"".join)),
     st.integers(SMALLEST_BOUND, 60),
@@ -129,7 +135,6 @@ def test_any_bytes_in_any_pieces_give_the_same_events(body: tuple[bytes, list[by
     assert outcome(*pieces, max_event_bytes=bound) == outcome(whole, max_event_bytes=bound)
 
 
-@settings(max_examples=100, deadline=None)
 @given(split(mutated_streams()), st.integers(SMALLEST_BOUND, 400))
 def test_a_bound_cuts_the_events_off_and_changes_none(body: tuple[bytes, list[bytes]], bound: int) -> None:
     whole, pieces = body
@@ -146,7 +151,6 @@ sse_lines = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(sse_lines, max_size=20))
 def test_httpx_sse_alone_reads_the_same_where_it_is_right(lines: list[str]) -> None:
     body = "".join(f"{line}\n" for line in lines).encode() + b"\n"
@@ -167,7 +171,6 @@ def decoded(decoder: ChunkDecoder[ChatCompletionChunkResponse], name: str, data:
     return repr(item)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["", "message", "ping", "error"]), (json_values | chunk_like).map(json.dumps) | st.text())
 def test_any_event_is_a_chunk_or_unknown_or_an_error_of_ours(name: str, data: str) -> None:
     result = decoded(ChunkDecoder(ChatCompletionChunkResponse), name, data)
@@ -175,7 +178,6 @@ def test_any_event_is_a_chunk_or_unknown_or_an_error_of_ours(name: str, data: st
     result.encode()
 
 
-@settings(max_examples=100, deadline=None)
 @given(chunk_like)
 def test_while_half_a_character_is_held_chunks_decode_the_same(fields: dict[str, Any]) -> None:
     data = json.dumps(fields)
@@ -185,7 +187,6 @@ def test_while_half_a_character_is_held_chunks_decode_the_same(fields: dict[str,
     assert decoded(holding, "", data) == decoded(ChunkDecoder(ChatCompletionChunkResponse), "", data)
 
 
-@settings(max_examples=100, deadline=None)
 @given(json_values.map(json.dumps) | chunk_like.map(json.dumps) | st.text())
 def test_any_json_body_is_a_chunk_or_an_error_of_ours(text: str) -> None:
     try:
@@ -195,7 +196,6 @@ def test_any_json_body_is_a_chunk_or_an_error_of_ours(text: str) -> None:
     assert isinstance(chunk, ChatCompletionChunkResponse)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.sampled_from("aé仙🙂🎉"), max_size=4).flatmap(lambda text: st.tuples(
     st.just(text), st.lists(st.integers(0, 8), max_size=4))), min_size=1, max_size=3))  # fmt: skip
 def test_text_cut_between_any_two_units_comes_out_whole(texts: list[tuple[str, list[int]]]) -> None:
@@ -224,45 +224,62 @@ def utf16_pieces(text: str, cuts: list[int]) -> list[str]:
 # ── the whole way ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answer(pieces: list[bytes], content_type: str) -> tuple[str, str]:
-    """What a caller gets of a response with this body: the completion, or the error with its part."""
+def answer(pieces: list[bytes], headers: dict[str, str]) -> tuple[str, str, int, int]:
+    """What a caller gets of a response with this body: the error, the completion or its part, and how much came."""
 
     async def body() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
 
     def respond(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": content_type}, content=body())
+        return httpx.Response(200, headers=headers, content=body())
 
-    async def read() -> tuple[str, str]:
+    async def read() -> tuple[str, str, int, int]:
         transport = httpx.MockTransport(respond)
+        merged, error = MessageAccumulator(), None
         async with (
             httpx.AsyncClient(transport=transport, trust_env=False) as http_client,
             AsyncChatClient("http://localhost", operator_id="tn_1", token="t", http_client=http_client) as client,
             client.chat_completion("Hi") as stream,
         ):
             try:
-                return "", repr(await stream.get_final_completion())
-            except StreamError as error:
-                return repr(error), repr(error.partial)
+                async for chunk in stream:
+                    merged.add(chunk)
+            except StreamError as failure:
+                error = failure
+        completion = stream.snapshot if error is None else error.partial
+        assert completion == merged.completion(completion.completeness if completion else "failed")
+        assert (completion.completeness in ("truncated", "failed")) == (error is not None)
+        return repr(error), repr(completion), stream.stats.chunks, stream.stats.heartbeats
 
     return asyncio.run(read())
 
 
-@settings(max_examples=60, deadline=None)
-@given(split(mutated_streams() | st.binary(max_size=40)), st.sampled_from(["text/event-stream", "application/json"]))
+KINDS = ["text/event-stream", "text/event-stream; charset=latin-1", "application/json", "text/html", ""]
+
+
+@given(split(mutated_streams() | st.binary(max_size=40)), st.sampled_from(KINDS))
 def test_any_body_in_any_pieces_ends_in_the_same_completion_or_error(
-    body: tuple[bytes, list[bytes]], content_type: str
+    body: tuple[bytes, list[bytes]], kind: str
 ) -> None:
     whole, pieces = body
 
-    assert answer(pieces, content_type) == answer([whole], content_type)
+    assert answer(pieces, {"content-type": kind}) == answer([whole], {"content-type": kind})
 
 
-@settings(max_examples=50, deadline=None)
+@given(split(mutated_streams().map(partial(gzip.compress, mtime=0)) | st.binary(max_size=40)))
+def test_any_compressed_body_in_any_pieces_ends_in_the_same_completion_or_error(
+    body: tuple[bytes, list[bytes]],
+) -> None:
+    whole, pieces = body
+    headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+
+    assert answer(pieces, headers) == answer([whole], headers)
+
+
 @given(st.data())
 def test_what_came_before_the_body_broke_off_is_the_beginning_of_the_answer(data: st.DataObject) -> None:
-    whole = STREAMS[0].encode()
+    whole = STREAMS[0]
     cut = data.draw(st.integers(0, len(whole)))
     accumulator, decoder = MessageAccumulator(), ChunkDecoder(ChatCompletionChunkResponse)
 
@@ -282,7 +299,6 @@ DATE_WORDS = ["Mon,", "Jan", "31", "2025", "0001", "9999", "99:99:99", "23:59:60
 dates = st.lists(st.sampled_from(DATE_WORDS)).map(" ".join)
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.text() | st.floats().map(str) | dates, st.floats(0, 1e11))
 def test_any_retry_after_is_a_wait_or_nothing(value: str, now: float) -> None:
     seconds = parse_retry_after(value, now=now)
@@ -295,7 +311,6 @@ MARKUP = ["<html>", "<![", "]]>", "<!--", "-->", "<p", ">", "<", "/", "&#", ";",
 markup = st.lists(st.sampled_from(MARKUP)).map("".join)
 
 
-@settings(max_examples=120, deadline=None)
 @given(markup | markup.map("<p>".__add__) | st.text())
 def test_any_excerpt_is_one_bounded_line(text: str) -> None:
     words = excerpt(text)
@@ -304,7 +319,6 @@ def test_any_excerpt_is_one_bounded_line(text: str) -> None:
     assert len(words.splitlines()) <= 1
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(300, 599), st.binary() | json_values.map(lambda value: json.dumps(value).encode()), st.text())
 def test_any_answer_that_is_no_success_is_a_status_error_that_can_be_printed(
     status_code: int, body: bytes, retry_after: str
@@ -318,7 +332,6 @@ def test_any_answer_that_is_no_success_is_a_status_error_that_can_be_printed(
     str(error).encode()
 
 
-@settings(max_examples=100, deadline=None)
 @given(json_values)
 def test_any_payload_of_an_error_has_a_message(payload: object) -> None:
     assert str(server_stream_error(payload)).startswith("the server sent an error in the stream: ")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapi_async import (
@@ -331,7 +331,6 @@ def cut(draw: st.DrawFn, texts: list[str]) -> list[tuple[int, str]]:
     return [(index, pieces[index].pop(0)) for index in order]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9)), min_size=1, max_size=4))
 @pytest.mark.parametrize("key", ["index", "id"])
 def test_however_the_arguments_are_cut_the_calls_are_the_same(key: str, data: st.DataObject, values: Any) -> None:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -259,7 +259,6 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(requests)
 def test_a_body_holds_every_field_that_is_set_and_no_null(fields: dict[str, Any]) -> None:
     body = json.loads(ChatCompletionRequest(**fields).to_body())
