@@ -18,6 +18,7 @@ from ._configuration import Credentials
 from ._failures import status_error
 from ._http import BodyBrokenError, HTTPClient, Response
 from ._retry import RetryPolicy
+from ._secrets import SecretHeaders, Secrets
 from ._timeouts import Timeouts
 from .errors import APIStatusError, APITimeoutError, AuthenticationError, ChatAPIError
 
@@ -35,6 +36,7 @@ class Call:
     credentials: Credentials | None
     content: bytes = field(repr=False)
     timeouts: Timeouts
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
 
     @property
     def where(self) -> str:
@@ -74,10 +76,11 @@ async def send(call: Call, http: HTTPClient, retries: RetryPolicy, patience: Pat
 
 
 async def _attempt(call: Call, http: HTTPClient, patience: Patience) -> Response:
-    headers = dict(call.headers)
+    headers = SecretHeaders(call.headers)
     patience.request_sent(False)
     if call.credentials is not None:
         headers["authorization"] = await patience.wait_for(call.credentials.header)
+    call.secrets.add(headers["authorization"])
     patience.request_sent(True)  # the HTTP layer says more precisely, where it can
     response = await patience.wait_for(
         partial(

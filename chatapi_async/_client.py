@@ -27,6 +27,7 @@ from ._failures import closed
 from ._http import HTTPClient
 from ._reader import StreamReader
 from ._retry import RetryPolicy
+from ._secrets import SecretHeaders
 from ._stream import ChatStream
 from ._timeouts import Timeouts
 from .errors import ConfigurationError
@@ -193,6 +194,9 @@ class AsyncChatClient:
     ) -> None:
         await self.aclose()
 
+    def __reduce__(self) -> str:
+        raise TypeError("an AsyncChatClient cannot be pickled or copied; make one in each process")
+
     def __repr__(self) -> str:
         return f"<AsyncChatClient {self._base_url} operator_id={self._operator_id!r}>"
 
@@ -206,7 +210,7 @@ class AsyncChatClient:
         extra_headers: Mapping[str, str] | None,
         timeout: Timeouts | float | None,
     ) -> Call:
-        headers = {"accept": "text/event-stream, application/json", "content-type": "application/json"}
+        headers = SecretHeaders({"accept": "text/event-stream, application/json", "content-type": "application/json"})
         # A proxy that compresses holds tokens back until a block is full.
         headers["accept-encoding"] = "identity"
         if operator := operator_id or self._operator_id:
@@ -233,6 +237,7 @@ class AsyncChatClient:
             timeouts=call.timeouts,
             max_event_bytes=self._max_event_bytes,
             where=call.where,
+            conceal=call.secrets.conceal,
         )
         self._readers.add(reader)
         return ChatStream(reader)
@@ -267,6 +272,9 @@ class Chatroom:
             timeout=timeout,
             **fields,
         )
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Chatroom cannot be pickled or copied; hand on its id")
 
     def __repr__(self) -> str:
         return f"<Chatroom {self.id!r} of {self._client!r}>"

@@ -175,7 +175,8 @@ def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, ob
         problems = [
             _problem(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False, include_input=False)
         ]
-        raise ConfigurationError(f"the request was not sent: {'; '.join(problems)}") from error
+        # The error of pydantic shows what was given, which may be a token by a wrong name.
+        raise ConfigurationError(f"the request was not sent: {'; '.join(problems)}") from None
     except TypeError as error:
         raise ConfigurationError("messages must be a str, a sequence of messages, or a whole request") from error
     except (ValueError, RecursionError) as error:

@@ -25,6 +25,8 @@ class Connecting:
         self._on_progress = on_progress
         self._socket: Any = None
         self._shared = False
+        self.not_sent = False
+        """Whether certainly nothing of the request has been sent."""
         self._pool: Any = None
         self._extensions: Mapping[str, Any] = {}
 
@@ -39,9 +41,14 @@ class Connecting:
         elif event.startswith("http2."):
             self._shared = True
         if event.endswith("send_request_headers.started"):
-            self._on_progress(True)
+            # A proxy is asked for a tunnel by a request of its own, which has nothing of this one in it.
+            self._progress(sent=info["request"].method != b"CONNECT")
         elif event.startswith("connection.") and event.endswith(".started"):
-            self._on_progress(False)
+            self._progress(sent=False)
+
+    def _progress(self, *, sent: bool) -> None:
+        self.not_sent = not sent
+        self._on_progress(sent)
 
     async def abandon(self) -> None:
         """Close the connection that was made for a cancelled request: between some of its steps httpcore forgets it."""

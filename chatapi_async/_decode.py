@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Literal
 
 from pydantic import ValidationError
 
-from ._failures import find_error, server_stream_error
+from ._failures import find_error, server_stream_error, shortened
 from ._json import is_array, is_object
 from ._surrogates import SurrogateJoiner, without_halves
 from .errors import StreamDecodeError
@@ -91,7 +91,7 @@ class ChunkDecoder(Generic[ChunkT]):
         try:
             body = without_halves(json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise StreamDecodeError(f"the JSON body cannot be read: {error}", event=text) from error
+            raise StreamDecodeError(f"the JSON body cannot be read: {error}", event=text) from None
         if is_object(body):
             if error_object := find_error(body):
                 raise server_stream_error(error_object)
@@ -109,7 +109,7 @@ class ChunkDecoder(Generic[ChunkT]):
                 return NOTHING
             if name not in _UNNAMED:
                 return UnknownEvent(name, data)
-            raise StreamDecodeError(f"an event is no JSON ({error}): {data[:200]!r}", event=data) from error
+            raise StreamDecodeError(f"an event is no JSON ({error}): {shortened(data, 200)!r}", event=data) from None
         if name == "error":
             raise server_stream_error(value)
         if not is_object(value):
@@ -140,7 +140,7 @@ class ChunkDecoder(Generic[ChunkT]):
             if wrong <= _BESIDE_THE_ANSWER:
                 return self._validate({name: value for name, value in fields.items() if name not in wrong}, data)
             place = ".".join(str(step) for step in problems[0]["loc"])
-            raise StreamDecodeError(f"an event is no valid chunk: {place}: {problems[0]['msg']}", event=data) from error
+            raise StreamDecodeError(f"an event is no valid chunk: {place}: {problems[0]['msg']}", event=data) from None
 
 
 def _may_be_error(chunk: BaseChunk) -> bool:

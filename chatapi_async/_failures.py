@@ -253,10 +253,11 @@ def excerpt(text: str) -> str:
     beginning = text[: 20 * _EXCERPT_LENGTH]
     if _HTML.search(beginning):
         beginning = unescape(_MARKUP.sub(" ", beginning))
-    return _shortened(" ".join(beginning.split()), _EXCERPT_LENGTH)
+    return shortened(" ".join(beginning.split()), _EXCERPT_LENGTH)
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
+    """Return the text, at most ``length`` characters of it."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -279,8 +280,8 @@ def _advice(status_code: int, headers: Mapping[str, str], retry_after: float | N
 
 
 def _described(words: ErrorWords) -> str:
-    code = "" if words.code is None else f" (code {_shortened(str(words.code), _EXCERPT_LENGTH)})"
-    return f"{_shortened(words.message, _MESSAGE_LENGTH) or 'no message'}{code}"
+    code = "" if words.code is None else f" (code {shortened(str(words.code), _EXCERPT_LENGTH)})"
+    return f"{shortened(words.message, _MESSAGE_LENGTH) or 'no message'}{code}"
 
 
 def _as_json(payload: object) -> str:

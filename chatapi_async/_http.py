@@ -182,7 +182,7 @@ class HTTPClient:
             request = client.build_request(
                 "POST",
                 url,
-                headers=dict(headers),
+                headers=headers,
                 content=content,
                 timeout=limits,
                 extensions={"trace": connecting.trace},
@@ -199,6 +199,8 @@ class HTTPClient:
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
             raise not_connected(where, _detail(error)) from error
         except httpx.HTTPError as error:
+            if connecting.not_sent:
+                raise not_connected(where, _detail(error)) from error
             raise connection_lost(where, _detail(error)) from error
         return Response(response, await _primed(_close_response(response)), connecting)
 
@@ -212,13 +214,16 @@ class HTTPClient:
         clients = _clients()
         entry = clients.get(self)
         if entry is None:
-            client = httpx.AsyncClient(
-                verify=_ssl_context(),
-                limits=_LIMITS,
-                headers={"user-agent": f"chatapi-async/{__version__}"},
-                # One client can serve many operators, whose cookies are not each other's.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            )
+            try:
+                client = httpx.AsyncClient(
+                    verify=_ssl_context(),
+                    limits=_LIMITS,
+                    headers={"user-agent": f"chatapi-async/{__version__}"},
+                    # One client can serve many operators, whose cookies are not each other's.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                )
+            except (ValueError, ImportError, httpx.InvalidURL) as error:
+                raise ConfigurationError(f"a proxy that the environment names cannot be used: {error}") from error
             entry = clients[self] = (client, await _primed(_close_client(client, ref(self))))
         return entry[0]
 
@@ -300,5 +305,7 @@ async def _close_client(client: httpx.AsyncClient, owner: ref[HTTPClient]) -> As
             await client.aclose()
 
 
-def _detail(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _detail(error: BaseException) -> str:
+    words = str(error).rstrip(".")
+    cause = error.__cause__ or error.__context__
+    return words or (_detail(cause) if cause else type(error).__name__)

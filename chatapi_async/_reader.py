@@ -30,6 +30,8 @@ from .types import ChatCompletionResponse, ChunkT, Completeness, HeartbeatEvent,
 T = TypeVar("T")
 
 logger = logging.getLogger("chatapi_async")
+# Where a program configures no logging, Python would print warnings into its output.
+logger.addHandler(logging.NullHandler())
 
 _HEARTBEAT = HeartbeatEvent()
 
@@ -59,6 +61,7 @@ class StreamReader(Generic[ChunkT]):
         timeouts: the limits.
         max_event_bytes: bound of one event, in bytes.
         where: what is asked, such as ``POST https://…``, for messages.
+        conceal: takes the call's tokens out of an error.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class StreamReader(Generic[ChunkT]):
         timeouts: Timeouts,
         max_event_bytes: int,
         where: str,
+        conceal: Callable[[ChatAPIError], None],
     ) -> None:
         self.accumulator = MessageAccumulator()
         self.response: Response | None = None
@@ -77,6 +81,7 @@ class StreamReader(Generic[ChunkT]):
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
         self._where = where
+        self._conceal = conceal
         self._patience: Patience | None = None
         self._body: Body[ChunkT] | None = None
         self._busy = False
@@ -222,6 +227,7 @@ class StreamReader(Generic[ChunkT]):
 
     def _end_with(self, error: BaseException) -> None:
         if isinstance(error, ChatAPIError):
+            self._conceal(error)
             self._end("truncated" if isinstance(error, StreamTruncatedError) else "failed", error)
         elif isinstance(error, Exception):
             self._end("failed", closed(f"reading it failed with {type(error).__name__}"))
@@ -239,4 +245,4 @@ class StreamReader(Generic[ChunkT]):
         if isinstance(error, StreamError) or (isinstance(error, APITimeoutError) and self.response is not None):
             error.partial = self.snapshot
             error.chunks_received = self._chunks
-        logger.debug("%s ended after %.3f s", self, self.stats.duration)
+        logger.debug("%s ended after %.3f s", str(self), self.stats.duration)

@@ -172,6 +172,9 @@ class ChatStream(Generic[ChunkT]):
         """Measurements so far."""
         return self._reader.stats
 
+    def __reduce__(self) -> str:
+        raise TypeError("a ChatStream cannot be pickled or copied; hand on its snapshot")
+
     def __repr__(self) -> str:
         return f"<ChatStream {self._reader}>"
 
@@ -182,7 +185,9 @@ class ChatStream(Generic[ChunkT]):
     def _log_unknown(self, event: UnknownEvent) -> None:
         if not self._unknown_logged:
             self._unknown_logged = True
-            logger.warning("%s: skipped an unknown event %r (logged once a stream)", self._reader, event.event)
+            logger.warning(
+                "%s: skipped an unknown event %r (logged once a stream)", str(self._reader), event.event[:200]
+            )
 
 
 class _TextStream:

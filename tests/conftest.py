@@ -17,7 +17,8 @@ settings.load_profile("tests")
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN"):
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    for name in ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN", *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
 
 

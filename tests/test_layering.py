@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "_surrogates": {"_json"},
     "_failures": {"_json", "_surrogates", "errors"},
     "_retry": {"errors"},
+    "_secrets": {"errors"},
     "_timeouts": {"errors"},
     "_configuration": {"errors", "types"},
     "_sse": {"errors"},
@@ -45,10 +46,10 @@ ARROWS: dict[str, set[str]] = {
     "_body": {"_decode", "_failures", "_http", "_sse", "_timeouts", "errors", "types"},
     "_reader": {"_accumulate", "_body", "_decode", "_failures", "_http", "_timeouts", "errors", "types"},
     "_stream": {"_accumulate", "_failures", "_reader", "types"},
-    "_attempts": {"_body", "_configuration", "_failures", "_http", "_retry", "_timeouts", "errors"},
+    "_attempts": {"_body", "_configuration", "_failures", "_http", "_retry", "_secrets", "_timeouts", "errors"},
     "_client": {
-        *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_stream", "_timeouts"),
-        *("errors", "types"),
+        *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_secrets", "_stream"),
+        *("_timeouts", "errors", "types"),
     },
 }
 SHELL = {"_connecting", "_http", "_body", "_reader", "_stream", "_attempts", "_client"}
