@@ -16,7 +16,8 @@ import anyio
 from ._body import EXCERPT_BYTES, Patience, read_into
 from ._configuration import Credentials
 from ._failures import status_error
-from ._http import BodyBrokenError, HTTPClient, Response
+from ._http import HTTPClient
+from ._response import BodyBrokenError, Response
 from ._retry import RetryPolicy
 from ._secrets import SecretHeaders, Secrets
 from ._timeouts import Timeouts

@@ -11,7 +11,7 @@ from anyio import CancelScope, current_time
 
 from ._decode import DONE, ChunkDecoder, Decoded
 from ._failures import excerpt, timed_out, unexpected_content_type, unexpected_encoding
-from ._http import BodyBrokenError, Response
+from ._response import BodyBrokenError, Response
 from ._sse import EventReader
 from ._timeouts import Waits
 from .errors import EventTooLargeError

@@ -9,13 +9,12 @@ this is the one module that uses private names of httpx and httpcore; for a tran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import httpx
 from anyio import CancelScope, current_time
 
-CLOSE_SECONDS: Final = 1.0
-"""How long closing a connection may take; it is not cancelled by what cancels the caller."""
+from ._closing import CLOSE_SECONDS
 
 
 class Connecting:

@@ -1,22 +1,24 @@
-"""The HTTP layer: the one module that speaks httpx. What goes in and out of it is plain, so that it can be replaced."""
+"""The HTTP layer: sends a request by httpx. With what it returns it is all that would be replaced for another library.
+
+What goes in and out of it is plain: no type of httpx but the caller's client, and no exception but as a cause.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import suppress
-from functools import cache
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
-from typing import Any, cast
+from typing import Self
 from weakref import WeakKeyDictionary, ref
 
 import httpx
-from anyio import CancelScope, current_time
 from anyio.lowlevel import RunVar
 
-from ._connecting import CLOSE_SECONDS, Connecting
+from ._closing import closer, undisturbed
+from ._connecting import Connecting
 from ._failures import closed, connection_lost, not_connected, timed_out
+from ._response import Response, detail_of
 from ._timeouts import Timeouts
 from ._version import __version__
 from .errors import ConfigurationError
@@ -26,110 +28,27 @@ from .errors import ConfigurationError
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
 
 
-class Headers(Mapping[str, str]):
-    """Response headers: names are matched without regard to case; values of repeated ones are joined by commas."""
+class _Content(httpx.AsyncByteStream):
+    """The body of a request. httpx reads its own by a generator, which a cancelled request leaves to be collected."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = {name.lower(): value for name, value in headers.items()}
-
-    def __getitem__(self, name: str) -> str:
-        return self._headers[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._headers)
-
-    def __len__(self) -> int:
-        return len(self._headers)
-
-    def __repr__(self) -> str:
-        return f"Headers({self._headers!r})"
-
-
-class BodyBrokenError(Exception):
-    """The connection was lost, or the body turned out unreadable, in the middle of it. ``__cause__`` says how."""
-
-
-class Response:
-    """A response whose body is read piece by piece: an asynchronous iterator of bytes, decompressed.
-
-    A response that is forgotten without being closed is closed by the event loop.
-    """
-
-    def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None], connecting: Connecting) -> None:
-        self.status_code = response.status_code
-        self.headers = Headers(response.headers)
-        self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        self.unreadable = "" if encoding in _READABLE else encoding
-        """The content encoding, where it cannot be read within bounds; then neither can the body. Else ``""``."""
-        if encoding:
-            response.stream = _SmallPieces(cast(httpx.AsyncByteStream, response.stream))
-        self._pieces = response.aiter_bytes()
-        self._closer = closer
-        self._connecting = connecting
-        # A connection of HTTP/2 is shared with other requests, and so not this response's to close.
-        alone = response.http_version.startswith("HTTP/1")
-        self._network_stream: Any = response.extensions.get("network_stream") if alone else None
-        self._read_to_end = False
+    def __init__(self, content: bytes) -> None:
+        self._content = content
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._content)
+
+
+class _Once:
+    def __init__(self, piece: bytes) -> None:
+        self._pieces = [piece]
+
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self.unreadable:
-            raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
-        try:
-            return await self._pieces.__anext__()
-        except StopAsyncIteration:
-            self._read_to_end = True
-            raise
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise BodyBrokenError(_detail(error)) from error
-
-    async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""
-        if self._read_to_end:
-            await self._closer.aclose()
-        else:
-            await _undisturbed(self._hang_up)
-
-    async def _hang_up(self) -> None:
-        # httpx reads through generators within generators, of which closing the outermost leaves the others to the
-        # garbage collector. A read that is cancelled ends them all.
-        with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
-            scope.cancel()
-            async for _ in self._pieces:
-                pass
-        await self._closer.aclose()
-        with CancelScope(deadline=current_time() + CLOSE_SECONDS):
-            # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
-            if self._network_stream is not None:
-                await self._network_stream.aclose()
-            await self._connecting.give_back()
-
-
-# One layer of these grows a piece a thousandfold at most. More layers, and the other encodings, know no such bound; and
-# none of them was asked for.
-_READABLE = frozenset({"", "identity", "gzip", "deflate"})
-_COMPRESSED_PIECE_BYTES = 512
-
-
-class _SmallPieces(httpx.AsyncByteStream):
-    """A compressed body in pieces that are small enough to be decompressed whole."""
-
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._stream:
-            for start in range(0, len(data), _COMPRESSED_PIECE_BYTES):
-                yield data[start : start + _COMPRESSED_PIECE_BYTES]
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
 
 
 class HTTPClient:
@@ -187,9 +106,10 @@ class HTTPClient:
                 timeout=limits,
                 extensions={"trace": connecting.trace},
             )
+            request.stream = _Content(content)
             response = await _send(client, request, connecting)
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ConfigurationError(f"the address cannot be asked: {_detail(error)}") from error
+            raise ConfigurationError(f"the address cannot be asked: {detail_of(error)}") from error
         except httpx.ConnectTimeout as error:
             raise timed_out("connect", timeouts.connect or 0.0, where, sent=False) from error
         except httpx.PoolTimeout as error:
@@ -197,12 +117,12 @@ class HTTPClient:
         except httpx.WriteTimeout as error:
             raise timed_out("write", timeouts.write or 0.0, where, sent=True) from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-            raise not_connected(where, _detail(error)) from error
+            raise not_connected(where, detail_of(error)) from error
         except httpx.HTTPError as error:
             if connecting.not_sent:
-                raise not_connected(where, _detail(error)) from error
-            raise connection_lost(where, _detail(error)) from error
-        return Response(response, await _primed(_close_response(response)), connecting)
+                raise not_connected(where, detail_of(error)) from error
+            raise connection_lost(where, detail_of(error)) from error
+        return Response(response, await closer(response.aclose), connecting)
 
     async def aclose(self) -> None:
         """Close the client of our own that belongs to the running event loop; the caller's stays open."""
@@ -224,7 +144,7 @@ class HTTPClient:
                 )
             except (ValueError, ImportError, httpx.InvalidURL) as error:
                 raise ConfigurationError(f"a proxy that the environment names cannot be used: {error}") from error
-            entry = clients[self] = (client, await _primed(_close_client(client, ref(self))))
+            entry = clients[self] = (client, await closer(partial(_close_client, client, ref(self))))
         return entry[0]
 
 
@@ -233,7 +153,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, connecting: C
     try:
         return await client.send(request, stream=True, auth=None, follow_redirects=False)
     except BaseException:
-        await _undisturbed(connecting.abandon)
+        await undisturbed(connecting.abandon)
         raise
 
 
@@ -256,56 +176,8 @@ def _ssl_context() -> SSLContext:
     return httpx.create_ssl_context()
 
 
-# An event loop finishes the asynchronous generators that are collected while it runs, or left when it ends. That is
-# the one way to be told of either that asyncio and trio share; so these generators wait for it, and then close.
-
-
-async def _undisturbed(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Wait for ``operation`` to end, whatever cancels the caller meanwhile; the cancellation is raised afterwards."""
-    with CancelScope(shield=True):
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            await operation()
-            return
-        # A shield keeps out the cancellation of anyio and of trio; what asyncio's own ends is a task of its own.
-        task = asyncio.ensure_future(operation())
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        task.result()
-
-
-async def _primed(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
-    await generator.__anext__()
-    return generator
-
-
-async def _close_response(response: httpx.Response) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
-            await response.aclose()
-
-
-async def _close_client(client: httpx.AsyncClient, owner: ref[HTTPClient]) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        # Connections refer to their event loop, so while they are kept for it, it would stay in memory.
-        if (key := owner()) is not None:
-            _clients().pop(key, None)
-        with CancelScope(deadline=current_time() + CLOSE_SECONDS, shield=True):
-            await client.aclose()
-
-
-def _detail(error: BaseException) -> str:
-    words = str(error).rstrip(".")
-    cause = error.__cause__ or error.__context__
-    return words or (_detail(cause) if cause else type(error).__name__)
+async def _close_client(client: httpx.AsyncClient, owner: ref[HTTPClient]) -> None:
+    # Connections refer to their event loop, so while they are kept for it, it would stay in memory.
+    if (key := owner()) is not None:
+        _clients().pop(key, None)
+    await client.aclose()

@@ -14,7 +14,7 @@ from ._accumulate import MessageAccumulator
 from ._body import Body, InterruptedWaitError, Patience
 from ._decode import DONE, HEARTBEAT, NOTHING
 from ._failures import closed, truncated
-from ._http import BodyBrokenError, Response
+from ._response import BodyBrokenError, Response
 from ._timeouts import Timeouts, Waits
 from .errors import (
     APITimeoutError,

@@ -41,18 +41,23 @@ ARROWS: dict[str, set[str]] = {
     "_tool_calls": TYPES,
     "_accumulate": {"_json", "_tool_calls", "errors"} | TYPES,
     # The shell: it reads, waits, closes, and logs.
-    "_connecting": set(),
-    "_http": {"_connecting", "_failures", "_timeouts", "_version", "errors"},
-    "_body": {"_decode", "_failures", "_http", "_sse", "_timeouts", "errors", "types"},
-    "_reader": {"_accumulate", "_body", "_decode", "_failures", "_http", "_timeouts", "errors", "types"},
+    "_closing": set(),
+    "_connecting": {"_closing"},
+    "_response": {"_closing", "_connecting"},
+    "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
+    "_body": {"_decode", "_failures", "_response", "_sse", "_timeouts", "errors", "types"},
+    "_reader": {"_accumulate", "_body", "_decode", "_failures", "_response", "_timeouts", "errors", "types"},
     "_stream": {"_accumulate", "_failures", "_reader", "types"},
-    "_attempts": {"_body", "_configuration", "_failures", "_http", "_retry", "_secrets", "_timeouts", "errors"},
+    "_attempts": {
+        *("_body", "_configuration", "_failures", "_http", "_response", "_retry", "_secrets", "_timeouts"),
+        "errors",
+    },
     "_client": {
         *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_secrets", "_stream"),
         *("_timeouts", "errors", "types"),
     },
 }
-SHELL = {"_connecting", "_http", "_body", "_reader", "_stream", "_attempts", "_client"}
+SHELL = {"_closing", "_connecting", "_response", "_http", "_body", "_reader", "_stream", "_attempts", "_client"}
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
@@ -60,7 +65,7 @@ ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}}
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
-    "httpx": {"_sse", "_http", "_connecting"},
+    "httpx": {"_sse", "_http", "_response", "_connecting"},
     "anyio": SHELL - {"_stream", "_client"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode"},

@@ -1,0 +1,126 @@
+"""One response of the HTTP layer: its body piece by piece, decompressed within bounds, and its connection's end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import httpx
+from anyio import CancelScope, current_time
+
+from ._closing import CLOSE_SECONDS, undisturbed
+from ._connecting import Connecting
+
+
+class Headers(Mapping[str, str]):
+    """Response headers: names are matched without regard to case; values of repeated ones are joined by commas."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __repr__(self) -> str:
+        return f"Headers({self._headers!r})"
+
+
+class BodyBrokenError(Exception):
+    """The connection was lost, or the body turned out unreadable, in the middle of it. ``__cause__`` says how."""
+
+
+class Response:
+    """A response whose body is read piece by piece: an asynchronous iterator of bytes, decompressed.
+
+    A response that is forgotten without being closed is closed by the event loop.
+    """
+
+    def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None], connecting: Connecting) -> None:
+        self.status_code = response.status_code
+        self.headers = Headers(response.headers)
+        self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        self.unreadable = "" if encoding in _READABLE else encoding
+        """The content encoding, where it cannot be read within bounds; then neither can the body. Else ``""``."""
+        if encoding:
+            response.stream = _SmallPieces(cast(httpx.AsyncByteStream, response.stream))
+        self._pieces = response.aiter_bytes()
+        self._closer = closer
+        self._connecting = connecting
+        # A connection of HTTP/2 is shared with other requests, and so not this response's to close.
+        alone = response.http_version.startswith("HTTP/1")
+        self._network_stream: Any = response.extensions.get("network_stream") if alone else None
+        self._read_to_end = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.unreadable:
+            raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
+        try:
+            return await self._pieces.__anext__()
+        except StopAsyncIteration:
+            self._read_to_end = True
+            raise
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise BodyBrokenError(detail_of(error)) from error
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""
+        if self._read_to_end:
+            await self._closer.aclose()
+        else:
+            await undisturbed(self._hang_up)
+
+    async def _hang_up(self) -> None:
+        # httpx reads through generators within generators, of which closing the outermost leaves the others to the
+        # garbage collector. A read that is cancelled ends them all.
+        with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
+            scope.cancel()
+            async for _ in self._pieces:
+                pass
+        await self._closer.aclose()
+        with CancelScope(deadline=current_time() + CLOSE_SECONDS):
+            # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
+            if self._network_stream is not None:
+                await self._network_stream.aclose()
+            await self._connecting.give_back()
+
+
+# One layer of these grows a piece a thousandfold at most. More layers, and the other encodings, know no such bound; and
+# none of them was asked for.
+_READABLE = frozenset({"", "identity", "gzip", "deflate"})
+_COMPRESSED_PIECE_BYTES = 512
+
+
+class _SmallPieces(httpx.AsyncByteStream):
+    """A compressed body in pieces that are small enough to be decompressed whole."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            for start in range(0, len(data), _COMPRESSED_PIECE_BYTES):
+                yield data[start : start + _COMPRESSED_PIECE_BYTES]
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
+
+
+def detail_of(error: BaseException) -> str:
+    """Return what an error of the HTTP layer says, or the one that it came of."""
+    words = str(error).rstrip(".")
+    cause = error.__cause__ or error.__context__
+    return words or (detail_of(cause) if cause else type(error).__name__)
