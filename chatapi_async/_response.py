@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from anyio import CancelScope, current_time
 
 from ._closing import CLOSE_SECONDS, undisturbed
 from ._connecting import Connecting
+from ._inflate import READABLE, Inflater
 
 
 class Headers(Mapping[str, str]):
@@ -47,11 +49,13 @@ class Response:
         self.headers = Headers(response.headers)
         self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
         encoding = response.headers.get("content-encoding", "").strip().lower()
-        self.unreadable = "" if encoding in _READABLE else encoding
-        """The content encoding, where it cannot be read within bounds; then neither can the body. Else ``""``."""
-        if encoding:
-            response.stream = _SmallPieces(cast(httpx.AsyncByteStream, response.stream))
-        self._pieces = response.aiter_bytes()
+        self.unreadable = "" if encoding in ("", "identity", *READABLE) else encoding
+        """The content encoding, where it is none that is read; then neither is the body. Else ``""``."""
+        # httpx would decompress all that it has read at once; a stand-in for the network has done so.
+        ready = response.is_stream_consumed
+        self._pieces = response.aiter_bytes() if ready else response.aiter_raw()
+        self._inflater = Inflater() if encoding in READABLE and not ready else None
+        self._inflated: Iterator[bytes] = iter(())
         self._closer = closer
         self._connecting = connecting
         # A connection of HTTP/2 is shared with other requests, and so not this response's to close.
@@ -66,11 +70,17 @@ class Response:
         if self.unreadable:
             raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
         try:
-            return await self._pieces.__anext__()
+            while True:
+                for piece in self._inflated:
+                    return piece
+                data = await self._pieces.__anext__()
+                if self._inflater is None:
+                    return data
+                self._inflated = self._inflater.feed(data)
         except StopAsyncIteration:
             self._read_to_end = True
             raise
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
             raise BodyBrokenError(detail_of(error)) from error
 
     async def aclose(self) -> None:
@@ -93,27 +103,6 @@ class Response:
             if self._network_stream is not None:
                 await self._network_stream.aclose()
             await self._connecting.give_back()
-
-
-# One layer of these grows a piece a thousandfold at most. More layers, and the other encodings, know no such bound; and
-# none of them was asked for.
-_READABLE = frozenset({"", "identity", "gzip", "deflate"})
-_COMPRESSED_PIECE_BYTES = 512
-
-
-class _SmallPieces(httpx.AsyncByteStream):
-    """A compressed body in pieces that are small enough to be decompressed whole."""
-
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._stream:
-            for start in range(0, len(data), _COMPRESSED_PIECE_BYTES):
-                yield data[start : start + _COMPRESSED_PIECE_BYTES]
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")

@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "_secrets": {"errors"},
     "_timeouts": {"errors"},
     "_configuration": {"errors", "types"},
+    "_inflate": set(),
     "_sse": {"errors"},
     "_decode": {"_failures", "_json", "_surrogates", "errors", "types"},
     "_tool_calls": TYPES,
@@ -43,7 +44,7 @@ ARROWS: dict[str, set[str]] = {
     # The shell: it reads, waits, closes, and logs.
     "_closing": set(),
     "_connecting": {"_closing"},
-    "_response": {"_closing", "_connecting"},
+    "_response": {"_closing", "_connecting", "_inflate"},
     "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
     "_body": {"_decode", "_failures", "_response", "_sse", "_timeouts", "errors", "types"},
     "_reader": {"_accumulate", "_body", "_decode", "_failures", "_response", "_timeouts", "errors", "types"},
