@@ -28,7 +28,7 @@ from chatapi_async import (
     errors,
 )
 from chatapi_async._failures import status_error
-from chatapi_async._http import Headers
+from chatapi_async._response import Headers
 
 DRAWN_LINE = re.compile(r"(?P<branches>(?:│   |    )*(?:[├└]── )?)(?P<name>\w+Error)(?: \(also (?P<also>\w+)\))?")
 

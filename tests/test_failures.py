@@ -39,7 +39,7 @@ from chatapi_async._failures import (
     truncated,
     unexpected_content_type,
 )
-from chatapi_async._http import Headers
+from chatapi_async._response import Headers
 from chatapi_async.errors import TimeoutPhase
 
 WHERE = "POST https://api.example.com/x"
