@@ -280,6 +280,47 @@ async def test_a_timeout_names_phase_and_limit_and_carries_what_came(
     assert len(server.requests) == 1
 
 
+FIVE_SECONDS = {"connect": 5.0, "first_chunk": 5.0, "idle": 5.0, "total": 5.0, "write": 5.0, "pool": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("limits", "phase"),
+    [
+        ({"first_chunk": 0.1}, "first_chunk"),
+        ({"first_chunk": 0.2, "total": 0.1}, "total"),
+        ({"first_chunk": 0.1, "total": 0.2, "idle": 0.01}, "first_chunk"),
+        ({"first_chunk": 0.1, "connect": 0.01, "write": 0.01, "pool": 0.01}, "first_chunk"),
+    ],
+)
+@pytest.mark.parametrize("begins", [True, False], ids=["with comments", "without headers"])
+async def test_of_all_limits_the_first_to_end_is_named(
+    begins: bool, limits: dict[str, float], phase: str, server: RawServer
+) -> None:
+    server.answer(*(stream(COMMENTS) if begins else (HOLD,)))
+    async with client_of(server, timeout=Timeouts(**FIVE_SECONDS | limits)) as client:
+        with pytest.raises(APITimeoutError) as caught:
+            await client.chat_completion("Hi").until_done()
+    assert (caught.value.phase, caught.value.limit) == (phase, limits[phase])
+
+
+@pytest.mark.parametrize(
+    ("limits", "phase"),
+    [({"idle": 0.1}, "idle"), ({"idle": 0.1, "total": 1.0}, "idle"), ({"idle": 1.0, "total": 0.4}, "total")],
+)
+async def test_of_all_limits_the_first_to_end_is_named_once_a_chunk_came(
+    limits: dict[str, float], phase: str, server: RawServer
+) -> None:
+    server.answer(*stream(chunk("Hi"), COMMENTS))
+    async with client_of(server, timeout=Timeouts(**FIVE_SECONDS | limits)) as client:
+        stream_ = client.chat_completion("Hi")
+        with pytest.raises(APITimeoutError) as caught:
+            await stream_.until_done()
+    assert (caught.value.phase, caught.value.limit) == (phase, limits[phase])
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hi"
+    assert stream_.stats.heartbeats > 0
+
+
 async def test_idle_does_not_count_the_callers_own_time(server: RawServer) -> None:
     gate = server.gate()
     server.answer(*stream(chunk("a"), chunk("b"), gate, chunk("c", "stop"), DONE))

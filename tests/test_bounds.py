@@ -276,6 +276,7 @@ class Numbers(Gate):
             connection.sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_length_of_a_stream(server: RawServer) -> None:
     count = 200_000
     server.answer(*stream(Numbers(count), chunk(finish="stop"), DONE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from chatapi_async import ChatCompletionChunkResponse, ChatCompletionResponse
 from chatapi_async.emulator import Emulator, RunningEmulator, serve_in_thread
+from tests.raw_server import wait_for
 
 COMMAND = [sys.executable, "-m", "chatapi_async"]
 
@@ -154,9 +156,10 @@ def test_a_closed_pipe_is_no_traceback(server: RunningEmulator) -> None:
     assert errors == b""
 
 
-def test_ctrl_c_interrupts_send_and_keeps_what_came() -> None:
+def test_ctrl_c_interrupts_send_and_keeps_what_came_and_the_server_sees_it() -> None:
+    emulator = Emulator(tokens_per_second=10)
     with (
-        serve_in_thread(Emulator(tokens_per_second=10)) as running,
+        serve_in_thread(emulator) as running,
         subprocess.Popen(
             [*COMMAND, "send", "Tell me about patience"],
             env=environment(running.base_url),
@@ -172,6 +175,7 @@ def test_ctrl_c_interrupts_send_and_keeps_what_came() -> None:
         assert process.wait(30) == 130
         assert (first + rest).endswith(b"\n")
         assert process.stderr.read() == b""
+        asyncio.run(wait_for(lambda: emulator.open_streams == 0, "the server to see the hang-up"))
 
 
 def test_ctrl_c_stops_an_answer_of_chat_and_keeps_the_session() -> None:

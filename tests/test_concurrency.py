@@ -332,6 +332,7 @@ async def _storm(count: int, ways: list[Any]) -> None:
     assert min(stages[each] for each in ("before the response", "reading", "complete")) > count / 100, stages
 
 
+@pytest.mark.heavy
 async def test_ten_thousand_streams_cancelled_at_any_moment_leave_nothing_on_asyncio(unhandled: Any) -> None:
     await _storm(10_000, [_by_task, _twice, _by_timeout, _by_scope])
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -47,15 +47,6 @@ async def test_an_error_leaves_its_connection_for_the_next_request(server: RawSe
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
-async def test_streams_at_once_do_not_wait_for_one_another(server: RawServer, client: AsyncChatClient) -> None:
-    gate = server.gate()
-    server.answer(*stream(gate, *ANSWER))
-    texts = [asyncio.ensure_future(client.chat_completion("Hi").get_final_text()) for _ in range(120)]
-    await server.received(120)
-    gate.open()
-    assert await asyncio.gather(*texts) == ["Hi"] * 120
-
-
 async def test_no_cookie_of_one_call_is_sent_with_another(server: RawServer, client: AsyncChatClient) -> None:
     server.answer(*stream(*ANSWER, set_cookie="session=of-alice; Path=/"))
     await client.chat_completion("Hi", operator_id="tn_alice").until_done()
@@ -182,6 +173,44 @@ async def test_a_connection_lost_before_the_response_is_not_tried_again(
     with pytest.raises(APIConnectionError, match="not sent again") as caught:
         await client.chat_completion("Hi")
     assert (caught.value.retryable, caught.value.processed, len(server.requests)) == (False, "unknown", 1)
+
+
+async def test_a_connection_that_is_reset_before_anything_was_read_is_not_tried_again() -> None:
+    connections = 0
+
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with AsyncChatClient(url, operator_id="tn_1", token="t0ken") as client:
+            with pytest.raises(APIConnectionError) as caught:
+                await client.chat_completion("Hi")
+    assert (caught.value.retryable, caught.value.processed, connections) == (False, "unknown", 1)
+
+
+async def test_a_kept_connection_that_the_server_closed_is_not_used_again(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(*ANSWER), CLOSE)
+    for _ in range(2):
+        assert await client.chat_completion("Hi").get_final_text() == "Hi"
+        await server.all_closed()
+    assert (len(server.requests), server.connections) == (2, 2)
+
+
+@pytest.mark.parametrize("end", [RESET, CLOSE])
+async def test_a_kept_connection_that_is_lost_after_the_request_was_sent_is_not_tried_again(
+    end: Any, server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(*ANSWER))
+    server.answer(end)
+    await client.chat_completion("Hi").until_done()
+    with pytest.raises(APIConnectionError) as caught:
+        await client.chat_completion("Hi")
+    assert (caught.value.processed, len(server.requests), server.connections) == ("unknown", 2, 1)
 
 
 async def test_a_response_that_is_no_http_is_a_lost_connection(server: RawServer, client: AsyncChatClient) -> None:

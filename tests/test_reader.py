@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -137,6 +138,44 @@ async def test_an_answer_that_is_not_complete_carries_what_came(
     with pytest.raises(error_type) as again:
         await stream_.get_final_completion()
     assert again.value is error
+
+
+@pytest.mark.parametrize(
+    ("failure", "message", "code", "kind"),
+    [
+        (event({"message": "busy"}, "error"), "busy", None, None),
+        (event({"error": "busy"}, "error"), "busy", None, None),
+        (event({"error": {"message": "busy", "type": "t", "code": "c"}}, "error"), "busy", "c", "t"),
+        (event({"code": 503, "message": "busy"}, "error"), "busy", 503, None),
+        (event("busy", "error"), "busy", None, None),
+        (event({"error": {"message": "busy", "code": 401}}), "busy", 401, None),
+        (event({"message": "busy", "code": "c"}), "busy", "c", None),
+        (event({"choices": [], "error": {"message": "busy"}}), "busy", None, None),
+        (b'error: {"message": "busy"}\n\n', "busy", None, None),
+        (event({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, "error"), "busy", None,
+         "overloaded_error"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [(), (chunk("Hi"),), (chunk("Hi", "stop"),)], ids=["first", "middle", "finished"])
+@pytest.mark.parametrize("after", [(), (DONE,)], ids=["last", "then [DONE]"])
+async def test_an_error_in_the_stream_has_its_message_code_type_and_payload(
+    failure: bytes,
+    message: str,
+    code: Any,
+    kind: Any,
+    before: Any,
+    after: Any,
+    server: RawServer,
+    client: AsyncChatClient,
+) -> None:
+    server.answer(*stream(*before, failure, *after))
+    with pytest.raises(ServerStreamError) as caught:
+        await client.chat_completion("Hi").until_done()
+    error = caught.value
+    assert (error.message, error.code, error.type, error.chunks_received) == (message, code, kind, len(before))
+    assert "busy" in json.dumps(error.payload)
+    assert error.partial is not None
+    assert error.partial.text == "Hi" * len(before)
 
 
 @pytest.mark.parametrize("finish", [None, "stop"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -81,6 +82,32 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert "built-in model" in done.stdout
     assert "stop prompt_tokens=" in done.stdout
     assert done.stdout.endswith("complete\nTrue\n")
+
+
+PROMISES = re.findall(r"^\| (.*?) \| (`test_.*`) \|$", section("What is promised"), re.MULTILINE)
+
+
+def functions_of(file: Path) -> set[str]:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.mark.parametrize(("promise", "proofs"), PROMISES, ids=[promise[:40] for promise, _ in PROMISES])
+def test_each_promise_has_its_tests(promise: str, proofs: str) -> None:
+    for proof in re.findall(r"`([^`]+)`", proofs):
+        file, _, name = proof.partition("::")
+        assert name in functions_of(Path(__file__).parent / file), proof
+
+
+def test_no_promise_is_left_without_a_test() -> None:
+    rows = [line for line in section("What is promised").splitlines() if line.startswith("| ")]
+    assert len(PROMISES) == len(rows) - 1 > 20  # the head of the table is a row
+
+
+def test_no_test_is_skipped() -> None:
+    for file in Path(__file__).parent.glob("test_*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert not re.search(r"mark\.(skip|xfail)|pytest\.(skip|xfail|importorskip)\(", source)
 
 
 def test_what_it_names_is_there() -> None:
