@@ -13,10 +13,11 @@ from typing import Final
 
 import anyio
 
-from ._body import EXCERPT_BYTES, Patience, read_into
+from ._body import EXCERPT_BYTES, read_into
 from ._configuration import Credentials
 from ._failures import status_error
 from ._http import HTTPClient
+from ._patience import Patience
 from ._response import BodyBrokenError, Response
 from ._retry import RetryPolicy
 from ._secrets import SecretHeaders, Secrets

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
 from anyio import CancelScope, current_time
 
 from ._decode import DONE, ChunkDecoder, Decoded
-from ._failures import excerpt, timed_out, unexpected_content_type, unexpected_encoding
+from ._failures import excerpt, unexpected_content_type, unexpected_encoding
+from ._patience import Patience
 from ._response import BodyBrokenError, Response
 from ._sse import EventReader
-from ._timeouts import Waits
 from .errors import EventTooLargeError
 from .types import ChunkT
-
-T = TypeVar("T")
 
 EXCERPT_BYTES: Final = 64 * 1024
 """How much of a body that is no answer is read."""
 _DRAIN_BYTES: Final = 64 * 1024
 _DRAIN_SECONDS: Final = 0.5
-
-
-class InterruptedWaitError(Exception):
-    """The wait was ended by :meth:`Patience.interrupt`."""
-
-
-class Patience:
-    """The waits of one stream, one at a time: each ends with what it waits for, at its limit, or when interrupted."""
-
-    def __init__(self, waits: Waits, where: str) -> None:
-        self.waits = waits
-        self._where = where
-        self._scope = CancelScope()
-        self._interrupted = False
-        self._sent = True
-
-    async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``operation`` returns.
-
-        Raises:
-            APITimeoutError: a limit came first.
-            InterruptedWaitError: the wait was interrupted.
-        """
-        if not self._interrupted:
-            with CancelScope(deadline=self.waits.deadline(current_time())) as scope:
-                self._scope = scope
-                return await operation()
-        if self._interrupted:
-            raise InterruptedWaitError
-        phase, limit = self.waits.expired(current_time())
-        raise timed_out(phase, limit, self._where, sent=self._sent)
-
-    def request_sent(self, sent: bool) -> None:
-        """Say whether the request may have been sent; without a word it counts as sent."""
-        self._sent = sent
-
-    def interrupt(self) -> None:
-        """End the present wait, and every later one."""
-        self._interrupted = True
-        self._scope.cancel()
 
 
 class Body(Generic[ChunkT]):

@@ -1,4 +1,4 @@
-"""Closing that is sure to happen: whatever cancels the caller, and when what is to be closed was forgotten."""
+"""Closing that is sure to happen, on asyncio and trio: whatever cancels the caller, and when the owner is forgotten."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from anyio import CancelScope, current_time
 
 CLOSE_SECONDS: Final = 1.0
 """How long closing a connection may take; it is not cancelled by what cancels the caller."""
+
+
+def on_asyncio() -> bool:
+    """Tell whether a task of asyncio is running; otherwise it is one of trio, perhaps as a guest of asyncio's loop."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 async def closer(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
@@ -34,9 +42,7 @@ async def _wait_and_close(close: Callable[[], Awaitable[None]]) -> AsyncGenerato
 async def undisturbed(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Wait for ``operation`` to end, whatever cancels the caller meanwhile; the cancellation is raised afterwards."""
     with CancelScope(shield=True):
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not on_asyncio():
             await operation()
             return
         # A shield keeps out the cancellation of anyio and of trio; what asyncio's own ends is a task of its own.

@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 from anyio import current_time
 
 from ._accumulate import MessageAccumulator
-from ._body import Body, InterruptedWaitError, Patience
+from ._body import Body
 from ._decode import DONE, HEARTBEAT, NOTHING
 from ._failures import closed, truncated
+from ._patience import InterruptedWaitError, Patience
 from ._response import BodyBrokenError, Response
 from ._timeouts import Timeouts, Waits
 from .errors import (
@@ -240,6 +241,8 @@ class StreamReader(Generic[ChunkT]):
         self._completeness = completeness
         self._error = error
         self._ended = time.monotonic()
+        if self._patience is not None:
+            self._patience.end()
         if self.response is not None and error is not None and error.request_id is None:
             error.request_id = self.response.request_id
         if isinstance(error, StreamError) or (isinstance(error, APITimeoutError) and self.response is not None):

@@ -46,19 +46,34 @@ ARROWS: dict[str, set[str]] = {
     "_connecting": {"_closing"},
     "_response": {"_closing", "_connecting", "_inflate"},
     "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
-    "_body": {"_decode", "_failures", "_response", "_sse", "_timeouts", "errors", "types"},
-    "_reader": {"_accumulate", "_body", "_decode", "_failures", "_response", "_timeouts", "errors", "types"},
+    "_patience": {"_closing", "_failures", "_timeouts"},
+    "_body": {"_decode", "_failures", "_patience", "_response", "_sse", "errors", "types"},
+    "_reader": {
+        *("_accumulate", "_body", "_decode", "_failures", "_patience", "_response", "_timeouts"),
+        *("errors", "types"),
+    },
     "_stream": {"_accumulate", "_failures", "_reader", "types"},
     "_attempts": {
-        *("_body", "_configuration", "_failures", "_http", "_response", "_retry", "_secrets", "_timeouts"),
-        "errors",
+        *("_body", "_configuration", "_failures", "_http", "_patience", "_response", "_retry", "_secrets"),
+        *("_timeouts", "errors"),
     },
     "_client": {
         *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_secrets", "_stream"),
         *("_timeouts", "errors", "types"),
     },
 }
-SHELL = {"_closing", "_connecting", "_response", "_http", "_body", "_reader", "_stream", "_attempts", "_client"}
+SHELL = {
+    "_closing",
+    "_connecting",
+    "_response",
+    "_http",
+    "_patience",
+    "_body",
+    "_reader",
+    "_stream",
+    "_attempts",
+    "_client",
+}
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
