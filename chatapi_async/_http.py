@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
-from typing import Self
 from weakref import WeakKeyDictionary, ref
 
 import httpx
@@ -38,12 +37,9 @@ class _Content(httpx.AsyncByteStream):
         return _Once(self._content)
 
 
-class _Once:
+class _Once(AsyncIterator[bytes]):
     def __init__(self, piece: bytes) -> None:
         self._pieces = [piece]
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         if not self._pieces:

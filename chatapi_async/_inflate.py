@@ -36,9 +36,10 @@ class Inflater:
                 if len(data) < 2:
                     raise
                 self._stream = before
-                yield from self.feed(data[: len(data) // 2])
-                yield from self.feed(data[len(data) // 2 :])
-                return
+                middle = len(data) // 2
+                yield from self.feed(data[:middle])
+                data = data[middle:]
+                continue
             if piece:
                 yield piece
             data = self._stream.unconsumed_tail or self._stream.unused_data

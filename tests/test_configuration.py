@@ -162,6 +162,7 @@ def test_a_base_url_loses_the_slash_at_its_end(base_url: str, expected: str) -> 
 @pytest.mark.parametrize(
     ("base_url", "match"),
     [
+        (b"https://secret", "must be a str, not bytes"),
         ("api.example.com", "no http or https URL"),
         ("ftp://api.example.com", "no http or https URL"),
         ("https://", "no http or https URL"),
@@ -180,7 +181,7 @@ def test_a_base_url_loses_the_slash_at_its_end(base_url: str, expected: str) -> 
         ("https://api.example.com?", "query or a fragment"),
     ],
 )
-def test_what_is_no_base_url_is_refused_without_being_shown(base_url: str, match: str) -> None:
+def test_what_is_no_base_url_is_refused_without_being_shown(base_url: Any, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match) as caught:
         checked_base_url(base_url)
     assert "secret" not in str(caught.value)

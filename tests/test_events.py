@@ -172,6 +172,19 @@ def test_merging_with_events_and_without_gives_the_same_completion() -> None:
 # ── twice the stream, twice the cost ─────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_text_of_many_pieces_is_whole_at_every_one() -> None:
+    accumulator = MessageAccumulator()
+    text = ""
+    for number in range(1200):
+        piece = f"{number} "
+        text += piece
+        (event,) = accumulator.add_with_events(chunk(choice(content=piece)))
+        assert isinstance(event, ContentDeltaEvent)
+        if number % 7 == 0:
+            assert event.snapshot == text
+    assert accumulator.completion().text == text
+
+
 def test_texts_are_joined_when_they_are_asked_for_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     joins = 0
     join = TextBuffer.__str__
