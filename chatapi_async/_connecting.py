@@ -39,6 +39,8 @@ class Connecting:
             self._socket = info["return_value"]
         elif event.startswith("http2."):
             self._shared = True
+        elif event == "http11.response_closed.started" and self._pool is not None:
+            _forget_what_follows(self._pool, self._extensions)
         if event.endswith("send_request_headers.started"):
             # A proxy is asked for a tunnel by a request of its own, which has nothing of this one in it.
             self._progress(sent=info["request"].method != b"CONNECT")
@@ -70,6 +72,21 @@ def _pool_of(client: Any, url: httpx.URL) -> Any:
     transport_for_url = getattr(client, "_transport_for_url", None)
     pool = getattr(transport_for_url(url), "_pool", None) if transport_for_url else None
     return pool if all(hasattr(pool, name) for name in _PRIVATE_NAMES) else None
+
+
+def _forget_what_follows(pool: Any, extensions: Mapping[str, Any]) -> None:
+    """Keep a connection from being used again, if more than the response has been read from it.
+
+    Otherwise what follows it would be taken for the answer to the next request, which may be another operator's.
+    """
+    for each in pool._requests:
+        if each.request.extensions is extensions:
+            connection = each.connection
+            while (inner := getattr(connection, "_connection", None)) is not None:
+                connection = inner
+            state = getattr(connection, "_h11_state", None)
+            if state is not None and state.trailing_data[0]:
+                state.send_failed()
 
 
 async def _give_back(pool: Any, extensions: Mapping[str, Any]) -> None:

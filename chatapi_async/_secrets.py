@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
+from urllib.parse import quote
 
+from ._json import is_array, is_object
 from .errors import ChatAPIError
 
+_LONG: Final = 16
 _SHORTEST_BEGINNING: Final = 4
+_LONGEST_MESSAGE: Final = 1024
+_CUT_BODY: Final = 60_000
 
 
 class SecretHeaders(dict[str, str]):
@@ -23,36 +29,65 @@ class Secrets:
 
     def __init__(self) -> None:
         self._tokens: set[str] = set()
+        self._pattern = re.compile("(?!)")
 
     def add(self, authorization: str) -> None:
         """Remember an ``Authorization`` header, and the token that is its last word."""
         self._tokens |= {authorization, authorization.split(" ")[-1]}
+        forms = {form for token in self._tokens for form in (token, quote(token, safe=""), json.dumps(token)[1:-1])}
+        self._pattern = re.compile("|".join(map(_as_pattern, sorted(forms, key=len, reverse=True))))
 
     def conceal(self, error: ChatAPIError) -> None:
-        """Put ``[token]`` in the place of every token in the error's message and attributes."""
-        error.args = tuple(self._concealed(each) for each in error.args)
-        vars(error).update({name: self._concealed(value) for name, value in vars(error).items()})
+        """Put ``[token]`` in the place of every token in what the error says, in its attributes, and in its causes."""
+        attributes = vars(error)
+        self._conceal_within(attributes)
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.args = tuple(self._concealed(each) for each in cause.args)
+            cause = cause.__cause__ or cause.__context__
+
+    def _conceal_within(self, root: dict[str, Any]) -> None:
+        # Without recursion, since a server can nest as deeply as it likes.
+        left: list[Any] = [root]
+        while left:
+            container = left.pop()
+            items: Any = container.items() if is_object(container) else enumerate(container)
+            for place, value in list(items):
+                if is_object(value) or is_array(value):
+                    left.append(value)
+                else:
+                    container[place] = self._concealed(value)
+                if (name := self._concealed(place)) != place:
+                    container[name] = container.pop(place)
 
     def _concealed(self, value: Any) -> Any:
         if isinstance(value, str):
-            for token in sorted(self._tokens, key=len, reverse=True):
-                value = _without(value, token)
-            return value
-        if isinstance(value, list):
-            return [self._concealed(each) for each in cast(list[object], value)]
+            return self._without_beginning(self._pattern.sub("[token]", value))
         if isinstance(value, Mapping):
-            fields = cast(Mapping[str, object], value)
-            kind: Any = type(fields)
-            return kind({self._concealed(key): self._concealed(each) for key, each in fields.items()})
+            headers = cast(Mapping[str, str], value)
+            kind: Any = type(headers)
+            return kind({name: self._concealed(each) for name, each in headers.items()})
         return value
 
+    def _without_beginning(self, text: str) -> str:
+        """Take out the beginning of a token, where the text is an excerpt that ends within it."""
+        if len(text) > _CUT_BODY:
+            return self._ending_before(text)
+        if "…" in text and len(text) <= _LONGEST_MESSAGE:
+            return "…".join([*map(self._ending_before, text.split("…")[:-1]), text.rpartition("…")[2]])
+        return text
 
-def _without(text: str, token: str) -> str:
-    if token in text:
-        # A token for tests may be a short word, and be part of others.
-        text = re.sub(rf"(?<![^\W_]){re.escape(token)}(?![^\W_])", "[token]", text)
-    # An excerpt may end within a token.
-    for length in range(len(token) - 1, _SHORTEST_BEGINNING - 1, -1):
-        if (beginning := f"{token[:length]}…") in text:
-            return text.replace(beginning, "[token]…")
-    return text
+    def _ending_before(self, text: str) -> str:
+        for token in self._tokens:
+            beginning = token[:_SHORTEST_BEGINNING]
+            at = text.find(beginning, max(0, len(text) - len(token) + 1))
+            while at >= 0:
+                if token.startswith(text[at:]):
+                    return f"{text[:at]}[token]"
+                at = text.find(beginning, at + 1)
+        return text
+
+
+def _as_pattern(token: str) -> str:
+    # A short one, as for tests, may be a word, and be part of others.
+    return re.escape(token) if len(token) >= _LONG else rf"(?<![^\W_]){re.escape(token)}(?![^\W_])"

@@ -8,6 +8,7 @@ import gzip
 import socket
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -393,3 +394,24 @@ async def test_closing_the_client_ends_its_open_streams(server: RawServer) -> No
             await anext(stream_)
     await server.hung_up(2)
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        body(b"".join((chunk("mine", "stop"), DONE)), content_type="text/event-stream"),
+        stream(chunk("mine", "stop"), DONE),
+        body('{"message": "no"}', 404),
+    ],
+    ids=["of a length", "in chunks", "an error"],
+)
+async def test_what_follows_a_response_is_not_the_answer_to_the_next_request(
+    first: Any, server: RawServer, client: AsyncChatClient
+) -> None:
+    extra = b"".join(body(b"".join((chunk("not yours", "stop"), DONE)), content_type="text/event-stream"))
+    server.answer(b"".join(first) + extra)
+    server.answer(*stream(chunk("yours", "stop"), DONE))
+    with suppress(APIStatusError):
+        assert await client.chat_completion("Hi").get_final_text() == "mine"
+    assert await client.chat_completion("Hi").get_final_text() == "yours"
+    assert server.connections == 2

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "_surrogates": {"_json"},
     "_failures": {"_json", "_surrogates", "errors"},
     "_retry": {"errors"},
-    "_secrets": {"errors"},
+    "_secrets": {"_json", "errors"},
     "_timeouts": {"errors"},
     "_configuration": {"errors", "types"},
     "_inflate": set(),
