@@ -67,8 +67,8 @@ class MessageAccumulator:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice that has come has its finish reason; False where none has come."""
-        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+        """Whether every choice that has come ended with a finish reason; False where none has come."""
+        return bool(self._choices) and all(choice.finished for choice in self._choices.values())
 
     def add(self, chunk: BaseChunk) -> None:
         """Merge the next chunk."""
@@ -131,6 +131,8 @@ class _GrowingChoice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.finish_reason: str | None = None
+        self.finished = False
+        """Whether nothing of the answer came after the last finish reason."""
         self._role = ""
         self._content = TextBuffer()
         self._content_seen = False
@@ -152,15 +154,19 @@ class _GrowingChoice:
             if not isinstance(delta.content, str):
                 self._parts.extend(part for part in delta.content if part.type != "text")
             if text := delta.text:
+                self.finished = False
                 self._content.append(text)
                 if events is not None:
                     events.append(ContentDeltaEvent(self.index, text, self._content, self._content.length))
         for fragment in delta.tool_calls or ():
+            self.finished = False
             self._add_tool_call(fragment, events)
         if delta.model_extra:
             self._add_extra(delta.model_extra)
         if choice.model_extra:
             self._add_choice_extra(choice.model_extra)
+        if choice.finish_reason:
+            self.finished = True
         if choice.finish_reason and choice.finish_reason != self.finish_reason:
             self.finish_reason = choice.finish_reason
             if events is not None:

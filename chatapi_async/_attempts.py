@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from ._body import EXCERPT_BYTES, read_into
-from ._configuration import Credentials
+from ._configuration import Credentials, RequestBody
 from ._failures import status_error
 from ._http import HTTPClient
 from ._patience import Patience
@@ -36,7 +36,7 @@ class Call:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     credentials: Credentials | None
-    content: bytes = field(repr=False)
+    body: RequestBody = field(repr=False)
     timeouts: Timeouts
     secrets: Secrets = field(default_factory=Secrets, repr=False)
 
@@ -83,17 +83,18 @@ async def _attempt(call: Call, http: HTTPClient, patience: Patience) -> Response
     if call.credentials is not None:
         headers["authorization"] = await patience.wait_for(call.credentials.header)
     call.secrets.add(headers["authorization"])
-    patience.request_sent(True)  # the HTTP layer says more precisely, where it can
-    response = await patience.wait_for(
-        partial(
-            http.post,
+
+    async def post() -> Response:
+        patience.request_sent(True)  # the HTTP layer says more precisely, where it can
+        return await http.post(
             call.url,
             headers=headers,
-            content=call.content,
+            content=call.body.content,
             timeouts=call.timeouts,
             on_progress=patience.request_sent,
         )
-    )
+
+    response = await patience.wait_for(post)
     if 200 <= response.status_code < 300:
         return response
     raise await _status_error(call, response, patience)
@@ -105,8 +106,12 @@ async def _status_error(call: Call, response: Response, patience: Patience) -> A
         # What the error says is worth a short wait, and no more: its status alone is known already.
         with anyio.move_on_after(_ERROR_BODY_SECONDS), suppress(BodyBrokenError, APITimeoutError):
             await patience.wait_for(partial(read_into, body, response, EXCERPT_BYTES))
-    finally:
+    except GeneratorExit:
+        raise  # its event loop is gone, so nothing can be awaited any more
+    except BaseException:
         await response.aclose()
+        raise
+    await response.aclose()
     return status_error(
         where=call.where,
         status_code=response.status_code,

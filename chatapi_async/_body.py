@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Final, Generic
 
 from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint
 
 from ._decode import DONE, ChunkDecoder, Decoded
 from ._failures import excerpt, unexpected_content_type, unexpected_encoding
 from ._patience import Patience
 from ._response import BodyBrokenError, Response
 from ._sse import EventReader
-from .errors import EventTooLargeError
+from .errors import EventTooLargeError, StreamDecodeError
 from .types import ChunkT
 
 EXCERPT_BYTES: Final = 64 * 1024
@@ -74,13 +75,17 @@ class Body(Generic[ChunkT]):
         """The first words of a body in which no event was found."""
         return excerpt((self._pieces.beginning or b"").decode("utf-8", "replace"))
 
-    def chunk_came(self, *, has_content: bool) -> None:
-        """Say that the last item was a chunk: the wait for the next one begins anew, if this one had content."""
-        self._patience.waits.chunk_came(current_time(), has_content=has_content)
+    def content_came(self) -> None:
+        """Say that the last item brought something of the answer: the wait for the next begins anew."""
+        self._patience.waits.content_came()
 
-    def other_event_came(self) -> None:
-        """Say that the last item was none: the wait for the next chunk goes on when the caller reads on."""
+    def nothing_new_came(self) -> None:
+        """Say that the last item brought nothing of the answer: the wait goes on when the caller reads on."""
         self._patience.waits.caller_took_over(current_time())
+
+    async def caller_reads_on(self) -> None:
+        """Let the wait go on. However much is at hand, other tasks have their turn, and limits are kept."""
+        await self._patience.wait_for(checkpoint)
 
     async def drain(self) -> None:
         """Read what follows the answer, so that the connection can be used again; give up after a bounded amount."""
@@ -96,9 +101,10 @@ class Body(Generic[ChunkT]):
     def _mislabelled(self) -> ChunkT | None:
         """Return the answer of a JSON body that was called an event stream, None where the body is no such one."""
         body = self._pieces.beginning or b""
-        if len(body) < self._pieces.received or not body.lstrip().startswith(b"{"):
+        text = body.decode("utf-8-sig", "replace")
+        if len(body) < self._pieces.received or not text.lstrip().startswith("{"):
             return None
-        chunk = self._decoder.decode_body(body.decode("utf-8", "replace"))
+        chunk = self._decoder.decode_body(text)
         self._events = None
         self._json_read = True
         return chunk
@@ -110,11 +116,20 @@ class Body(Generic[ChunkT]):
         if self._media_type != "application/json" and not self._media_type.endswith("+json"):
             await read_into(body, self._pieces, EXCERPT_BYTES)
             raise unexpected_content_type(self._response.headers.get("content-type", ""), bytes(body))
-        await read_into(body, self._pieces, self._max_event_bytes + 1)
+        broken: BodyBrokenError | None = None
+        try:
+            await read_into(body, self._pieces, self._max_event_bytes + 1)
+        except BodyBrokenError as error:
+            broken = error
         if len(body) > self._max_event_bytes:
             raise EventTooLargeError(self._max_event_bytes)
         self._json_read = True
-        return self._decoder.decode_body(body.decode("utf-8-sig", "replace"))
+        try:
+            return self._decoder.decode_body(body.decode("utf-8-sig", "replace"))
+        except StreamDecodeError:
+            if broken is not None:  # otherwise it came whole, though the connection did not end as it should
+                raise broken from broken.__cause__
+            raise
 
 
 class _Pieces:

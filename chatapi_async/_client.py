@@ -226,9 +226,9 @@ class AsyncChatClient:
             raise ConfigurationError("no token: give token= or authorization=, or set CHATAPI_TOKEN")
         if "x-operator-id" not in headers:
             raise ConfigurationError("no operator id: give operator_id=, or set CHATAPI_OPERATOR_ID")
-        content = checked_body(messages_or_request, fields)
+        body = checked_body(messages_or_request, fields)
         timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
-        return Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, content, timeouts)
+        return Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, body, timeouts)
 
     def _stream(self, call: Call, chunk_type: type[ChunkT]) -> ChatStream[ChunkT]:
         reader = StreamReader(
@@ -237,6 +237,7 @@ class AsyncChatClient:
             timeouts=call.timeouts,
             max_event_bytes=self._max_event_bytes,
             where=call.where,
+            choices=call.body.choices,
             conceal=call.secrets.conceal,
         )
         self._readers.add(reader)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
@@ -160,7 +160,16 @@ def checked_headers(headers: object) -> dict[str, str]:
     return {str(name).lower(): checked_header(name, value) for name, value in given.items()}
 
 
-def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> bytes:
+class RequestBody(NamedTuple):
+    """The body of a request."""
+
+    content: bytes
+    """JSON."""
+    choices: int
+    """How many answers it asks for."""
+
+
+def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, object]) -> RequestBody:
     """Return the JSON body of the request that a call describes.
 
     Raises:
@@ -170,7 +179,8 @@ def checked_body(messages_or_request: MessagesOrRequest, fields: Mapping[str, ob
         kind = type(messages_or_request).__name__
         raise ConfigurationError(f"messages must be a str, a list of messages, or a whole request, not a {kind}")
     try:
-        return ChatCompletionRequest.build(messages_or_request, fields).to_body()
+        request = ChatCompletionRequest.build(messages_or_request, fields)
+        return RequestBody(request.to_body(), request.n or 1)
     except ValidationError as error:
         problems = [
             _problem(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False, include_input=False)

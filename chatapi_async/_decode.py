@@ -9,6 +9,7 @@ is broken.
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from typing import Any, Final, Generic, Literal
 
@@ -37,6 +38,8 @@ Decoded = UnknownEvent | Literal[_Signal.DONE, _Signal.NOTHING, _Signal.HEARTBEA
 
 # Fields that are left out where they are of a wrong kind: an answer that was paid for does not end for them.
 _BESIDE_THE_ANSWER: Final = frozenset({"id", "object", "created", "model", "usage", "system_fingerprint"})
+
+_BEGINS_AS_ERROR: Final = re.compile(r'\s*\{\s*"error"\s*:\s*["{]')
 
 # What httpx-sse, as the format says, calls an event that names no type.
 _UNNAMED = frozenset({"", "message"})
@@ -67,7 +70,7 @@ class ChunkDecoder(Generic[ChunkT]):
             StreamDecodeError: the event should be a chunk, and is none.
         """
         if len(data) < 32:
-            if data.strip() == "[DONE]":
+            if data.strip() == "[DONE]" and name != "error":
                 return DONE
             if not (data or unterminated or name == "error"):
                 return HEARTBEAT
@@ -103,7 +106,7 @@ class ChunkDecoder(Generic[ChunkT]):
         try:
             value = self._surrogates.join(json.loads(data))
         except (ValueError, RecursionError) as error:
-            if name == "error":
+            if name == "error" or (unterminated and _BEGINS_AS_ERROR.match(data)):
                 raise server_stream_error(data) from None
             if unterminated:
                 return NOTHING
@@ -114,7 +117,7 @@ class ChunkDecoder(Generic[ChunkT]):
             raise server_stream_error(value)
         if not is_object(value):
             return UnknownEvent(name, data)
-        if error_object := find_error(value):
+        if error_object := find_error(value, named=name not in _UNNAMED):
             raise server_stream_error(error_object)
         if self._surrogates.holds:
             self._surrogates.release_finished(value)

@@ -62,7 +62,8 @@ _STATUS_ADVICE = {
     422: "Mend the request; it was not processed.",
 }
 # A request that timed out or conflicted may have begun; every other 4xx was refused before any work.
-_PERHAPS_PROCESSED = frozenset({408, 409})
+_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_PERHAPS_PROCESSED = frozenset({303, 408, 409, 424, 499})
 _TIMEOUT_WORDS: dict[TimeoutPhase, str] = {
     "connect": "no connection",
     "write": "the request could not be sent",
@@ -103,21 +104,30 @@ def error_words(payload: object) -> ErrorWords:
     return ErrorWords(message, code, kind if isinstance(kind, str) else None)
 
 
-def find_error(payload: dict[str, Any]) -> dict[str, Any] | None:
+def find_error(payload: dict[str, Any], *, named: bool = False) -> dict[str, Any] | None:
     """Return the error in the object of an event or a JSON body: the object itself, one of its choices, or None.
 
     An object is an error if its ``error`` is not empty. One without choices whose ``message`` or ``detail`` is a text
-    is one too, if it has a ``code``, or its ``type`` or ``object`` speaks of an error, or it has neither of these.
+    is one too, if it has a ``code``, or its ``type`` or ``object`` speaks of an error, or it has neither of these; of
+    an event that is ``named``, and not for an error, only if its ``type`` or ``object`` says so.
     """
-    if payload.get("error"):
+    if _says_something(payload.get("error")):
         return payload
     if is_array(choices := payload.get("choices")) and choices:
-        return next((choice for choice in choices if is_object(choice) and choice.get("error")), None)
+        found = (choice for choice in choices if is_object(choice) and _says_something(choice.get("error")))
+        return next(found, None)
     if not any(isinstance(payload.get(key), str) and payload[key] for key in ("message", "detail")):
         return None
     kind = f"{payload.get('type') or ''} {payload.get('object') or ''}".strip()
-    says_so = "code" in payload or _ERROR_KIND.search(kind) is not None
-    return payload if says_so or not (kind or choices is not None) else None
+    if _ERROR_KIND.search(kind):
+        return payload
+    says_so = not named and ("code" in payload or not (kind or choices is not None))
+    return payload if says_so else None
+
+
+def _says_something(error: object) -> bool:
+    # Null stands for absent, and so does an object of nulls.
+    return any(error.values()) if is_object(error) else bool(error)
 
 
 def server_stream_error(payload: object) -> ServerStreamError:
@@ -236,9 +246,9 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds, or an HTTP date; None where it is absent or neither."""
     if value is None:
         return None
-    try:
+    if _SECONDS.fullmatch(value.strip()):
         seconds = float(value)
-    except ValueError:
+    else:
         try:
             date = parsedate_to_datetime(value)
             # A date without a zone is in UTC, as every HTTP date is.

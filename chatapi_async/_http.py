@@ -148,6 +148,8 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, connecting: C
     connecting.through(client, request)
     try:
         return await client.send(request, stream=True, auth=None, follow_redirects=False)
+    except GeneratorExit:
+        raise  # its event loop is gone, so nothing can be awaited any more
     except BaseException:
         await undisturbed(connecting.abandon)
         raise

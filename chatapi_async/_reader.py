@@ -62,6 +62,7 @@ class StreamReader(Generic[ChunkT]):
         timeouts: the limits.
         max_event_bytes: bound of one event, in bytes.
         where: what is asked, such as ``POST https://…``, for messages.
+        choices: how many answers were asked for.
         conceal: takes the call's tokens out of an error.
     """
 
@@ -73,6 +74,7 @@ class StreamReader(Generic[ChunkT]):
         timeouts: Timeouts,
         max_event_bytes: int,
         where: str,
+        choices: int,
         conceal: Callable[[ChatAPIError], None],
     ) -> None:
         self.accumulator = MessageAccumulator()
@@ -82,6 +84,7 @@ class StreamReader(Generic[ChunkT]):
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
         self._where = where
+        self._choices = choices
         self._conceal = conceal
         self._patience: Patience | None = None
         self._body: Body[ChunkT] | None = None
@@ -90,6 +93,7 @@ class StreamReader(Generic[ChunkT]):
         self._error: ChatAPIError | None = None
         self._chunks = 0
         self._heartbeats = 0
+        self._nothing_new = False
         self._began: float | None = None
         self._first_chunk: float | None = None
         self._ended: float | None = None
@@ -188,6 +192,8 @@ class StreamReader(Generic[ChunkT]):
 
     async def _advance(self) -> ChunkT | HeartbeatEvent | UnknownEvent | None:
         body = self._body or await self._open()
+        if self._nothing_new:
+            await body.caller_reads_on()
         while True:
             try:
                 item = await body.next()
@@ -207,20 +213,29 @@ class StreamReader(Generic[ChunkT]):
                 continue
             if item is HEARTBEAT:
                 self._heartbeats += 1
-                body.other_event_came()
-                return _HEARTBEAT
+                return self._without_news(body, _HEARTBEAT)
             if isinstance(item, UnknownEvent):
-                body.other_event_came()
-                return item
-            body.chunk_came(has_content=item.has_content)
+                return self._without_news(body, item)
             self._chunks += 1
             if self._first_chunk is None:
                 self._first_chunk = time.monotonic()
+            elif not item.has_content:
+                return self._without_news(body, item)
+            self._nothing_new = False
+            body.content_came()
             return item
 
+    def _without_news(self, body: Body[ChunkT], item: T) -> T:
+        self._nothing_new = True
+        body.nothing_new_came()
+        return item
+
     def _end_of_body(self, how: str, cause: BaseException | None) -> None:
-        if not self.accumulator.finished:
-            reason = "without a finish reason" if self.accumulator.has_choices else "before any answer"
+        came = len(self.snapshot.choices)
+        if came < self._choices or not self.accumulator.finished:
+            reason = "without a finish reason" if came else "before any answer"
+            if self.accumulator.finished:
+                reason = f"with {came} of {self._choices} answers"
             if self._body is not None and (words := self._body.excerpt):
                 reason = f"{reason}, with {words!r}"
             raise truncated(f"{how} after {self._chunks} chunks, {reason}") from cause

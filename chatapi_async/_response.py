@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint
 
 from ._closing import CLOSE_SECONDS, undisturbed
 from ._connecting import Connecting
@@ -72,6 +73,7 @@ class Response:
         try:
             while True:
                 for piece in self._inflated:
+                    await checkpoint()  # however much it grows, other tasks have their turn
                     return piece
                 data = await self._pieces.__anext__()
                 if self._inflater is None:

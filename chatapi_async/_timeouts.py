@@ -70,17 +70,14 @@ class Waits:
         """Stop waiting for the first chunk, until the next attempt begins."""
         self._first_chunk_at = inf
 
-    def chunk_came(self, now: float, *, has_content: bool) -> None:
-        """End the present wait, if the chunk is the first or has content; the next one begins with its deadline."""
-        if self._started and not has_content:
-            self.caller_took_over(now)
-            return
+    def content_came(self) -> None:
+        """End the present wait; the next one, for more content, begins when it is asked for its deadline."""
         self._started = True
         self._waiting_since = None
         self._waited = 0.0
 
     def caller_took_over(self, now: float) -> None:
-        """Interrupt the present wait, without a chunk having come, until it is asked for its deadline again."""
+        """Interrupt the present wait, without content having come, until it is asked for its deadline again."""
         if self._waiting_since is not None:
             self._waited += now - self._waiting_since
             self._waiting_since = None

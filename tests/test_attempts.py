@@ -91,6 +91,18 @@ async def test_a_fixed_token_is_not_tried_again_after_a_401(options: Any, server
     assert [request.header("authorization") for request in server.requests] == ["Bearer t0ken"]
 
 
+async def test_a_slow_token_function_that_uses_up_the_time_sends_nothing(server: RawServer) -> None:
+    def token() -> str:
+        time.sleep(0.1)
+        return "t0ken"
+
+    server.answer(HOLD)
+    async with client_of(server, token=token, timeout=Timeouts(first_chunk=0.05), retries=0) as client:
+        with pytest.raises(APITimeoutError) as caught:
+            await client.chat_completion("Hi")
+    assert (caught.value.processed, server.requests) == ("no", [])
+
+
 # ── statuses and retries ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

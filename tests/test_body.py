@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import time
 from typing import Any
@@ -35,6 +37,7 @@ from tests.raw_server import (
     event,
     head,
     stream,
+    wait_for,
 )
 
 COMPLETION = {
@@ -278,6 +281,61 @@ async def test_a_timeout_names_phase_and_limit_and_carries_what_came(
         assert (error.processed, error.retryable) == ("unknown", False)
         await server.hung_up()
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b":\n" * 30_000, event("1", "ping") * 3000, event({"choices": []}) * 3000],
+    ids=["comments", "unknown events", "empty chunks"],
+)
+async def test_a_flood_of_nothing_holds_off_neither_limits_nor_other_tasks(flood: bytes, server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), Repeat(flood)))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other_task = asyncio.create_task(other())
+    async with client_of(server, timeout=Timeouts(idle=0.3)) as client:
+        stream_ = client.chat_completion("Hi")
+        with pytest.raises(APITimeoutError) as caught:
+            await stream_.until_done()
+    other_task.cancel()
+    assert caught.value.phase == "idle"
+    assert stream_.stats.duration < 3
+    assert turns > 100
+
+
+async def test_what_is_compressed_a_thousandfold_holds_off_no_limit(server: RawServer) -> None:
+    server.answer(*body(gzip.compress(b":\n" * 5_000_000), content_type="text/event-stream", content_encoding="gzip"))
+    async with client_of(server, timeout=Timeouts(total=0.3)) as client:
+        stream_ = client.chat_completion("Hi")
+        with pytest.raises(APITimeoutError, match="total"):
+            await stream_.until_done()
+    assert stream_.stats.duration < 3
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_a_whole_json_answer_counts_though_its_connection_breaks(
+    end: Any, server: RawServer, client: AsyncChatClient
+) -> None:
+    answer = b'{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}'
+    gate = server.gate()
+    server.answer(*stream(answer, gate, end, content_type="application/json"))
+    stream_ = client.chat_completion("Hi")
+    reader = asyncio.create_task(stream_.get_final_completion())
+    await wait_for(lambda: stream_.stats.bytes == len(answer), "the answer")
+    gate.open()
+    assert ((await reader).text, (await reader).completeness) == ("Hi", "complete")
+
+
+async def test_half_a_json_answer_is_truncated(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*stream(b'{"choices": [{"mess', CLOSE, content_type="application/json"))
+    with pytest.raises(StreamTruncatedError):
+        await client.chat_completion("Hi").until_done()
 
 
 FIVE_SECONDS = {"connect": 5.0, "first_chunk": 5.0, "idle": 5.0, "total": 5.0, "write": 5.0, "pool": 5.0}

@@ -233,8 +233,9 @@ def test_what_is_no_chatroom_id_is_refused(chatroom_id: Any) -> None:
 
 
 def test_a_request_is_made_of_messages_and_fields() -> None:
-    body = checked_body("Hi", {"model": "large"})
-    assert body == ChatCompletionRequest(messages=[Message.user("Hi")], model="large").to_body()
+    body = checked_body("Hi", {"model": "large", "n": 2})
+    assert body == (ChatCompletionRequest(messages=[Message.user("Hi")], model="large", n=2).to_body(), 2)
+    assert checked_body("Hi", {}).choices == 1
 
 
 def test_every_problem_of_a_request_is_named_and_no_value_is_shown() -> None:

@@ -44,10 +44,15 @@ def decode_body(body: str | dict[str, Any]) -> Chunk:
 
 
 @pytest.mark.parametrize("data", ["[DONE]", " [DONE]", "[DONE]  ", "[DONE]\n", "\t[DONE]\n\n"])
-@pytest.mark.parametrize("name", ["", "message", "done", "error"])
+@pytest.mark.parametrize("name", ["", "message", "done"])
 @pytest.mark.parametrize("unterminated", [False, True])
 def test_done_ends_the_stream(data: str, name: str, unterminated: bool) -> None:
     assert decode(data, name, unterminated=unterminated) is DONE
+
+
+def test_an_error_that_is_called_done_is_an_error() -> None:
+    with pytest.raises(ServerStreamError):
+        decode("[DONE]", "error")
 
 
 @pytest.mark.parametrize("name", ["", "message", "ping"])
@@ -282,6 +287,38 @@ def test_every_shape_of_an_error_is_raised(name: str, payload: Any, expected: tu
     error = raised.value
     assert (error.message, error.code, error.type) == expected
     assert error.payload == payload
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("progress", {"message": "Searching the web"}),
+        ("ping", {"message": "keepalive", "code": "ok"}),
+        ("status", {"detail": "fine", "error": {"message": None, "code": None}}),
+    ],
+)
+def test_an_event_with_a_name_of_its_own_is_no_error_for_having_a_message(name: str, payload: Any) -> None:
+    assert decode(payload, name) == UnknownEvent(name, json.dumps(payload))
+
+
+@pytest.mark.parametrize("payload", [{"error": "m"}, {"type": "error", "message": "m"}])
+def test_an_event_with_a_name_of_its_own_is_an_error_if_it_says_so(payload: Any) -> None:
+    with pytest.raises(ServerStreamError):
+        decode(payload, "progress")
+
+
+@pytest.mark.parametrize("data", ['{"error":{"mess', ' { "error" : "over'])
+def test_an_error_that_is_cut_off_at_the_end_of_the_body_is_an_error(data: str) -> None:
+    with pytest.raises(ServerStreamError):
+        decode(data, unterminated=True)
+
+
+@pytest.mark.parametrize("list_", ["choices", "tool_calls"])
+def test_more_choices_or_calls_than_any_request_gets_are_a_decode_error(list_: str) -> None:
+    many: list[Any] = [{}] * 1025
+    payload = {"choices": many if list_ == "choices" else [{"delta": {"tool_calls": many}}]}
+    with pytest.raises(StreamDecodeError, match="at most 1024"):
+        decode(payload)
 
 
 def test_an_error_of_one_choice_is_raised() -> None:

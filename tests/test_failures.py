@@ -81,7 +81,7 @@ def test_each_status_has_its_class(status_code: int, error_type: type[APIStatusE
 def test_what_each_status_says_of_the_request() -> None:
     found = {status_code: status(status_code) for status_code in range(300, 600)}
 
-    perhaps_processed = {408, 409, *range(500, 600)}
+    perhaps_processed = {303, 408, 409, 424, 499, *range(500, 600)}
     assert {code for code, error in found.items() if error.processed == "unknown"} == perhaps_processed
     assert {code for code, error in found.items() if error.retryable} == {429}
 
@@ -296,9 +296,10 @@ def test_the_message_of_an_error_in_the_stream(payload: object, text: str) -> No
     [
         ("0", 0.0),
         ("120", 120.0),
-        ("1.5", 1.5),
         (" 7 ", 7.0),
-        ("-5", 0.0),
+        ("-5", None),
+        ("1_0", None),
+        ("1.5", 1.5),
         ("Sun, 15 Jun 2025 15:08:40 GMT", 120.0),
         ("Sun, 15 Jun 2025 15:08:40", 120.0),
         ("Sun, 15 Jun 2025 17:08:40 +0200", 120.0),

@@ -87,6 +87,7 @@ async def _read_into(texts: list[str], stream_: AsyncIterator[str]) -> None:
         ((chunk("a"), CLOSE), StreamTruncatedError, "a", "truncated"),
         ((chunk("a"), HALF), StreamTruncatedError, "a", "truncated"),
         ((chunk("a", "stop"), chunk("b", index=1)), StreamTruncatedError, "a", "truncated"),
+        ((chunk("a", "tool_calls"), chunk("b")), StreamTruncatedError, "ab", "truncated"),
         ((b"",), StreamTruncatedError, "", "truncated"),
         ((b": ping\n\n", HALF), StreamTruncatedError, "", "truncated"),
         ((CLOSE,), StreamTruncatedError, "", "truncated"),
@@ -95,6 +96,7 @@ async def _read_into(texts: list[str], stream_: AsyncIterator[str]) -> None:
         ((ERROR,), ServerStreamError, "", "failed"),
         ((chunk("a"), ERROR, DONE), ServerStreamError, "a", "failed"),
         ((chunk("a", "stop"), ERROR, DONE), ServerStreamError, "a", "failed"),
+        ((chunk("a", "stop"), b'data: {"error": {"mess'), ServerStreamError, "a", "failed"),
         ((chunk("a"), event({"error": "overloaded"})), ServerStreamError, "a", "failed"),
         ((chunk("a"), b"error: overloaded\n\n"), ServerStreamError, "a", "failed"),
         ((chunk("a"), event("<p>no JSON</p>"), HOLD), StreamDecodeError, "a", "failed"),
@@ -105,6 +107,7 @@ async def _read_into(texts: list[str], stream_: AsyncIterator[str]) -> None:
         "closed in the middle",
         "half an event",
         "one of two choices finished",
+        "more of the answer after the finish reason",
         "empty body",
         "comments and half an event",
         "closed at once",
@@ -113,6 +116,7 @@ async def _read_into(texts: list[str], stream_: AsyncIterator[str]) -> None:
         "error at once",
         "error in the middle",
         "error after the finish reason",
+        "half an error after the finish reason",
         "error without a name",
         "error as a field",
         "an event that is no JSON",
@@ -176,6 +180,14 @@ async def test_an_error_in_the_stream_has_its_message_code_type_and_payload(
     assert "busy" in json.dumps(error.payload)
     assert error.partial is not None
     assert error.partial.text == "Hi" * len(before)
+
+
+async def test_fewer_answers_than_were_asked_for_are_not_complete(server: RawServer, client: AsyncChatClient) -> None:
+    server.answer(*stream(chunk("a", "stop")))
+    server.answer(*stream(chunk("a", "stop"), chunk("b", "stop", index=1)))
+    with pytest.raises(StreamTruncatedError, match="1 of 2 answers"):
+        await client.chat_completion("Hi", n=2).until_done()
+    assert (await client.chat_completion("Hi", n=2).get_final_completion()).completeness == "complete"
 
 
 @pytest.mark.parametrize("finish", [None, "stop"])
@@ -389,6 +401,15 @@ async def test_an_error_of_the_callers_own_token_function_is_raised_as_it_is(ser
         with pytest.raises(StreamClosedError, match="LookupError"):
             await stream_
     assert stream_.snapshot.completeness == "failed"
+
+
+async def test_a_request_that_is_abandoned_on_its_way_is_no_error(server: RawServer) -> None:
+    server.answer(HOLD)
+    client = client_of(server)
+    opening: Any = client.chat_completion("Hi").__await__()
+    opening.send(None)
+    opening.close()
+    await client.aclose()
 
 
 async def test_a_read_that_is_abandoned_closes_the_stream(server: RawServer) -> None:

@@ -430,6 +430,9 @@ async def test_a_token_that_the_server_repeats_is_in_no_attribute_of_the_error(
         assert TOKEN.encode() not in pickle.dumps(scene.error)
 
 
+LONG_TOKEN = "hush-7c1e+0123456789"
+
+
 @pytest.mark.parametrize(
     ("token", "said", "shown"),
     [
@@ -438,6 +441,9 @@ async def test_a_token_that_the_server_repeats_is_in_no_attribute_of_the_error(
         ("a.b+c", "a.b+c aab+c", "[token] aab+c"),
         ("s3cret", "no s3cret: s3cr…", "no [token]: [token]…"),
         ("s3cret", "no s3…", "no s3…"),
+        (LONG_TOKEN, f"auth=Bearer%20{LONG_TOKEN}", "auth=Bearer%20[token]"),
+        (LONG_TOKEN, "said\\nhush-7c1e+0123456789", "said\\n[token]"),
+        (LONG_TOKEN, "said hush-7c1e%2B0123456789", "said [token]"),
     ],
 )
 async def test_a_token_is_replaced_where_it_is_a_word_of_its_own(
@@ -448,3 +454,19 @@ async def test_a_token_is_replaced_where_it_is_a_word_of_its_own(
         with pytest.raises(ServerStreamError) as caught:
             await client.chat_completion("Hi").until_done()
     assert caught.value.payload == {"message": shown}
+
+
+async def test_taking_a_token_out_takes_no_more_time_than_reading_what_it_is_in(server: RawServer) -> None:
+    server.answer(*stream(event({"errors": ["a…"] * 100_000}, "error")))
+    async with client_of(server, token="ey" + "aB3-" * 225) as client:
+        stream_ = client.chat_completion("Hi")
+        with pytest.raises(ServerStreamError):
+            await stream_.until_done()
+    assert stream_.stats.duration < 5
+
+
+async def test_an_error_nested_without_end_can_be_read(server: RawServer) -> None:
+    server.answer(*stream(event('{"error": ' + "[" * 900 + '"x"' + "]" * 900 + "}", "error")))
+    async with client_of(server, token=TOKEN) as client:
+        with pytest.raises(ServerStreamError):
+            await client.chat_completion("Hi").until_done()

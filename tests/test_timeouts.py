@@ -75,34 +75,25 @@ def test_between_two_attempts_only_the_total_counts() -> None:
 
 def test_silence_counts_from_when_the_caller_waits_and_not_while_the_caller_is_busy() -> None:
     stream = waits(first_chunk=10, idle=5)
-    stream.chunk_came(0.0, has_content=True)
+    stream.content_came()
     assert stream.deadline(200.0) == 205.0
     assert stream.deadline(203.0) == 205.0
     assert stream.expired(205.0) == ("idle", 5)
-    stream.chunk_came(0.0, has_content=True)
+    stream.content_came()
     assert stream.deadline(300.0) == 305.0
 
 
 def test_silence_is_summed_up_over_an_event_that_is_no_chunk_without_the_time_that_the_caller_takes_for_it() -> None:
     stream = waits(first_chunk=10, idle=5)
-    stream.chunk_came(0.0, has_content=True)
+    stream.content_came()
     assert stream.deadline(200.0) == 205.0
     stream.caller_took_over(203.0)
     stream.caller_took_over(250.0)
     assert stream.deadline(300.0) == 302.0
     stream.caller_took_over(301.0)
     assert stream.deadline(400.0) == 401.0
-    stream.chunk_came(0.0, has_content=True)
+    stream.content_came()
     assert stream.deadline(500.0) == 505.0
-
-
-def test_a_chunk_without_content_ends_only_the_wait_for_the_first() -> None:
-    stream = waits(first_chunk=10, idle=5)
-    stream.chunk_came(100.0, has_content=False)
-    assert stream.deadline(200.0) == 205.0
-    stream.chunk_came(203.0, has_content=False)
-    assert stream.deadline(300.0) == 302.0
-    assert stream.expired(302.0) == ("idle", 5)
 
 
 def test_the_first_chunk_is_waited_for_whatever_the_caller_does_meanwhile() -> None:
@@ -121,7 +112,7 @@ def test_the_limit_that_comes_first_ends_the_wait(total: float, phase: str) -> N
 def test_the_total_counts_on_whatever_comes() -> None:
     stream = waits(idle=5, total=20)
     for now in range(101, 119):
-        stream.chunk_came(0.0, has_content=True)
+        stream.content_came()
         assert stream.deadline(float(now)) == min(now + 5, 120)
     assert stream.total_at == 120.0
     assert stream.expired(118.0) == ("total", 20)
@@ -131,5 +122,5 @@ def test_without_limits_a_wait_never_ends() -> None:
     stream = waits(first_chunk=None, idle=None)
     assert (stream.deadline(100.0), stream.total_at) == (inf, inf)
     stream.attempt_failed()
-    stream.chunk_came(0.0, has_content=True)
+    stream.content_came()
     assert stream.deadline(1e9) == inf

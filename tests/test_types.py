@@ -411,7 +411,7 @@ def test_the_text_of_a_chunk_is_that_of_choice_0_wherever_it_stands() -> None:
         ({"choices": [{"delta": {"reasoning": "Hm."}}]}, True),
         ({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}, True),
         ({"choices": [{"finish_reason": "stop"}]}, True),
-        ({"usage": {}}, True),
+        ({"choices": [], "usage": {"total_tokens": 1}}, False),
     ],
 )
 def test_a_chunk_has_content_if_it_brings_anything_of_the_answer(chunk: dict[str, Any], has_content: bool) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
 from ._lenient import NullMeans, Received
 from .message import ContentPart, text_of
 from .response import Usage
+
+T = TypeVar("T")
+
+# A choice of two bytes on the wire takes a thousand here; no request gets more than ten.
+_Bounded = Annotated[list[T], Field(max_length=1024)]
 
 
 class StreamFunctionCall(Received):
@@ -59,7 +64,7 @@ class DeltaMessage(Received):
     content: str | list[ContentPart] | None = None
     """New text, or a list of parts whose text parts are the new text."""
 
-    tool_calls: list[StreamToolCall] | None = None
+    tool_calls: _Bounded[StreamToolCall] | None = None
     """Fragments of tool calls."""
 
     @property
@@ -96,7 +101,7 @@ class BaseChunk(Received):
     model: Annotated[str, NullMeans(str)] = ""
     """The model that answers; ``""`` where the provider sends none."""
 
-    choices: Annotated[list[ChunkChoice], NullMeans(list)] = Field(default_factory=list[ChunkChoice])
+    choices: Annotated[_Bounded[ChunkChoice], NullMeans(list)] = Field(default_factory=list[ChunkChoice])
     """What is new in each choice; empty in chunks that carry something else, such as usage."""
 
     usage: Usage | None = None
@@ -112,9 +117,7 @@ class BaseChunk(Received):
 
     @property
     def has_content(self) -> bool:
-        """Whether it brings anything of the answer: text, a tool call, a provider's own field, an end, or usage."""
-        if self.usage is not None:
-            return True
+        """Whether it brings anything of the answer: text, a tool call, a provider's own field of a delta, or an end."""
         for choice in self.choices:
             delta = choice.delta
             if delta.content or delta.tool_calls or choice.finish_reason or any((delta.model_extra or {}).values()):
