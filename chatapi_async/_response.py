@@ -72,8 +72,9 @@ class Response:
             raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
         try:
             while True:
-                for piece in self._inflated:
+                if self._inflater is not None:
                     await checkpoint()  # however much it grows, other tasks have their turn
+                for piece in self._inflated:
                     return piece
                 data = await self._pieces.__anext__()
                 if self._inflater is None:
