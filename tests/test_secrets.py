@@ -399,7 +399,9 @@ ECHOES: dict[str, tuple[AnyStep, ...]] = {
     "an error object": stream(event({"error": ERROR})),
     "an event that is no JSON": stream(event(f"{{{HEADER}")),
     "an event that is no chunk": stream(event({"choices": [{"index": HEADER}]})),
+    "a name in an error": stream(event({"message": "no", TOKEN: {HEADER: 1}}, "error")),
     "a page": body(f"<html><p>bad {HEADER}", 200, "text/html"),
+    "a long page that is cut off in it": body(f"{'x ' * (32 * 1024 - 4)}{TOKEN}", 200, "text/html"),
     "a page in which it is cut off": body(LONG_PAGE, 200, "text/html"),
     "a body that is no stream": stream(f"bad {HEADER}".encode()),
 }
