@@ -1,4 +1,4 @@
-"""How a request gets its connection; and that none is left over where it is cancelled on the way.
+"""How a request gets its connection; that none is left over where it is cancelled; that none with more on it is kept.
 
 A pool of httpcore gives a request a connection in one step of the event loop, and the request takes it up in a later
 one. Cancelled in between, the request leaves a connection behind that nobody holds, nobody closes and nobody can use;
@@ -40,7 +40,7 @@ class Connecting:
         elif event.startswith("http2."):
             self._shared = True
         elif event == "http11.response_closed.started" and self._pool is not None:
-            _forget_what_follows(self._pool, self._extensions)
+            _close_if_more_came(self._pool, self._extensions)
         if event.endswith("send_request_headers.started"):
             # A proxy is asked for a tunnel by a request of its own, which has nothing of this one in it.
             self._progress(sent=info["request"].method != b"CONNECT")
@@ -74,7 +74,7 @@ def _pool_of(client: Any, url: httpx.URL) -> Any:
     return pool if all(hasattr(pool, name) for name in _PRIVATE_NAMES) else None
 
 
-def _forget_what_follows(pool: Any, extensions: Mapping[str, Any]) -> None:
+def _close_if_more_came(pool: Any, extensions: Mapping[str, Any]) -> None:
     """Keep a connection from being used again, if more than the response has been read from it.
 
     Otherwise what follows it would be taken for the answer to the next request, which may be another operator's.

@@ -29,24 +29,34 @@ class Secrets:
 
     def __init__(self) -> None:
         self._tokens: set[str] = set()
-        self._pattern = re.compile("(?!)")
 
     def add(self, authorization: str) -> None:
         """Remember an ``Authorization`` header, and the token that is its last word."""
         self._tokens |= {authorization, authorization.split(" ")[-1]}
-        forms = {form for token in self._tokens for form in (token, quote(token, safe=""), json.dumps(token)[1:-1])}
-        self._pattern = re.compile("|".join(map(_as_pattern, sorted(forms, key=len, reverse=True))))
 
     def conceal(self, error: ChatAPIError) -> None:
         """Put ``[token]`` in the place of every token in what the error says, in its attributes, and in its causes."""
-        attributes = vars(error)
-        self._conceal_within(attributes)
+        if not self._tokens:
+            return
+        concealment = _Concealment(self._tokens)
+        concealment.conceal_within(vars(error))
         cause: BaseException | None = error
         while cause is not None:
-            cause.args = tuple(self._concealed(each) for each in cause.args)
+            args = tuple(concealment.concealed(each) for each in cause.args)
+            if args != cause.args:
+                cause.args = args
             cause = cause.__cause__ or cause.__context__
 
-    def _conceal_within(self, root: dict[str, Any]) -> None:
+
+class _Concealment:
+    """What is to be taken out, in each form in which it may be repeated."""
+
+    def __init__(self, tokens: set[str]) -> None:
+        self._tokens = tokens
+        forms = {form for token in tokens for form in (token, quote(token, safe=""), json.dumps(token)[1:-1])}
+        self._pattern = re.compile("|".join(map(_as_pattern, sorted(forms, key=len, reverse=True))))
+
+    def conceal_within(self, root: dict[str, Any]) -> None:
         # Without recursion, since a server can nest as deeply as it likes.
         left: list[Any] = [root]
         while left:
@@ -56,17 +66,17 @@ class Secrets:
                 if is_object(value) or is_array(value):
                     left.append(value)
                 else:
-                    container[place] = self._concealed(value)
-                if (name := self._concealed(place)) != place:
+                    container[place] = self.concealed(value)
+                if (name := self.concealed(place)) != place:
                     container[name] = container.pop(place)
 
-    def _concealed(self, value: Any) -> Any:
+    def concealed(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._without_beginning(self._pattern.sub("[token]", value))
         if isinstance(value, Mapping):
             headers = cast(Mapping[str, str], value)
             kind: Any = type(headers)
-            return kind({name: self._concealed(each) for name, each in headers.items()})
+            return kind({name: self.concealed(each) for name, each in headers.items()})
         return value
 
     def _without_beginning(self, text: str) -> str:

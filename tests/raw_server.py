@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anyio
 
@@ -283,7 +283,11 @@ async def wait_for(condition: Callable[[], bool], what: str) -> None:
 QUICK = RetryPolicy(max_retries=2, initial_delay=0.01)
 
 
-def client_of(server: RawServer, **options: Any) -> AsyncChatClient:
+class HasURL(Protocol):
+    url: str
+
+
+def client_of(server: HasURL, **options: Any) -> AsyncChatClient:
     """A client of the server; any argument can be replaced."""
     given = {"base_url": server.url, "operator_id": "tn_1", "token": "t0ken", "retries": QUICK}
     return AsyncChatClient(**given | options)

@@ -158,7 +158,7 @@ async def unhandled() -> AsyncIterator[list[dict[str, Any]]]:
 async def test_a_thousand_streams_at_once_do_not_wait_for_one_another(unhandled: Any) -> None:
     prompts = [f"no. {number}" for number in range(1000)]
     with CrowdServer(when_all_have_come(1000)) as server:
-        async with client_of(server) as client, asyncio.timeout(30):  # type: ignore[arg-type]
+        async with client_of(server) as client, asyncio.timeout(30):
             texts = await asyncio.gather(*(client.chat_completion(prompt).get_final_text() for prompt in prompts))
     assert texts == prompts
 
@@ -189,7 +189,7 @@ async def _others_are_undisturbed() -> None:
         cancelled.append(stream_)
 
     with CrowdServer(answer) as server:
-        async with client_of(server) as client, anyio.create_task_group() as tasks:  # type: ignore[arg-type]
+        async with client_of(server) as client, anyio.create_task_group() as tasks:
             for prompt in prompts:
                 tasks.start_soon(read, client, prompt)
                 tasks.start_soon(read_in_part, client, "cancelled", chance.randrange(1, 9))
@@ -216,7 +216,7 @@ async def _closing_the_client() -> None:
         caught[prompt] = info.value
 
     with CrowdServer(half) as server:
-        client = client_of(server)  # type: ignore[arg-type]
+        client = client_of(server)
         async with anyio.create_task_group() as tasks:
             for prompt in prompts:
                 streams.append(client.chat_completion(prompt))
@@ -308,7 +308,7 @@ async def _storm(count: int, ways: list[Any]) -> None:
     limits = httpx.Limits(max_connections=POOL)
     with CrowdServer(AtRandom(6)) as server:
         async with httpx.AsyncClient(limits=limits, trust_env=False) as http_client:
-            client = client_of(server, http_client=http_client)  # type: ignore[arg-type]
+            client = client_of(server, http_client=http_client)
             async with anyio.create_task_group() as tasks:
                 for _ in range(AT_ONCE):
                     tasks.start_soon(one_after_another, client)
