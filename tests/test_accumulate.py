@@ -229,6 +229,22 @@ def test_a_completion_is_complete_once_every_choice_is_finished(reasons: list[st
     assert accumulator.completion("stopped").completeness == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("delta", "finished"),
+    [
+        ({"content": " and"}, False),
+        ({"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}, False),
+        ({"content": ""}, True),
+        ({"role": "assistant"}, True),
+    ],
+)
+def test_a_choice_is_open_again_when_more_of_it_comes_after_its_finish_reason(delta: Object, finished: bool) -> None:
+    accumulator = filled(chunk(choice(0, "stop", content="Hi")), chunk(choice(**delta)))
+    assert accumulator.finished is finished
+    accumulator.add(chunk(choice(0, "stop")))
+    assert accumulator.finished
+
+
 # ── usage ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 COUNTS = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
