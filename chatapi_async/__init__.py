@@ -5,9 +5,11 @@ from ._client import AsyncChatClient, Chatroom
 from ._reader import StreamStats
 from ._retry import RetryPolicy
 from ._stream import ChatStream
+from ._tee import Branch, tee
 from ._timeouts import Timeouts
 from ._version import __version__
 from .errors import (
+    AnswerParseError,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -68,9 +70,11 @@ __all__ = [
     "APIConnectionError",
     "APIStatusError",
     "APITimeoutError",
+    "AnswerParseError",
     "AsyncChatClient",
     "AuthenticationError",
     "BadRequestError",
+    "Branch",
     "ChatAPIError",
     "ChatCompletionChunkResponse",
     "ChatCompletionFields",
@@ -126,4 +130,5 @@ __all__ = [
     "UsageEvent",
     "__version__",
     "aggregate",
+    "tee",
 ]

@@ -85,7 +85,7 @@ class StreamReader(Generic[ChunkT]):
         self._max_event_bytes = max_event_bytes
         self._where = where
         self._choices = choices
-        self._conceal = conceal
+        self.conceal = conceal
         self._patience: Patience | None = None
         self._body: Body[ChunkT] | None = None
         self._busy = False
@@ -243,7 +243,7 @@ class StreamReader(Generic[ChunkT]):
 
     def _end_with(self, error: BaseException) -> None:
         if isinstance(error, ChatAPIError):
-            self._conceal(error)
+            self.conceal(error)
             self._end("truncated" if isinstance(error, StreamTruncatedError) else "failed", error)
         elif isinstance(error, Exception):
             self._end("failed", closed(f"reading it failed with {type(error).__name__}"))

@@ -63,6 +63,7 @@ class Response:
         alone = response.http_version.startswith("HTTP/1")
         self._network_stream: Any = response.extensions.get("network_stream") if alone else None
         self._read_to_end = False
+        self._read_broke = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -76,7 +77,9 @@ class Response:
                     await checkpoint()  # however much it grows, other tasks have their turn
                 for piece in self._inflated:
                     return piece
+                self._read_broke = True  # unless it comes back
                 data = await self._pieces.__anext__()
+                self._read_broke = False
                 if self._inflater is None:
                     return data
                 self._inflated = self._inflater.feed(data)
@@ -100,7 +103,11 @@ class Response:
             scope.cancel()
             async for _ in self._pieces:
                 pass
+            # Unless a read broke before, what was left had come already, and there was no wait to cancel.
+            self._read_to_end = not self._read_broke
         await self._closer.aclose()
+        if self._read_to_end:
+            return
         with CancelScope(deadline=current_time() + CLOSE_SECONDS):
             # Where a second cancellation came while httpcore closed the connection, it counts as closed, and is not.
             if self._network_stream is not None:

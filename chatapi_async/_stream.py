@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, TypeVar, get_origin, overload
+
+from pydantic import BaseModel
 
 from ._accumulate import first_message
 from ._failures import closed
+from ._iterators import EventIterator, ObjectIterator, TextIterator
+from ._partial import Snapshots
 from ._reader import StreamReader, StreamStats
+from .errors import AnswerParseError, ConfigurationError
 from .types import (
     AnyEvent,
-    BaseChunk,
     ChatCompletionResponse,
     ChunkEvent,
     ChunkT,
     HeartbeatEvent,
     Message,
+    ModelT,
     UnknownEvent,
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger("chatapi_async")
 
@@ -68,11 +74,39 @@ class ChatStream(Generic[ChunkT]):
     @property
     def text_stream(self) -> AsyncIterator[str]:
         """The new text of the first choice, piece by piece; never an empty piece."""
-        return _TextStream(self)
+        return TextIterator(self)
 
     def events(self) -> AsyncIterator[ChunkEvent[ChunkT] | AnyEvent]:
         """Return an iterator of typed events: each chunk, followed by what it means. Match them on ``type``."""
-        return _EventStream(self._reader)
+        return EventIterator(self._reader, self.aclose)
+
+    @overload
+    def partial_objects(self, model: type[ModelT], every: float = 0.1) -> AsyncIterator[ModelT]: ...
+    @overload
+    def partial_objects(self, model: type[dict[str, Any]], every: float = 0.1) -> AsyncIterator[dict[str, Any]]: ...
+    def partial_objects(self, model: type[Any], every: float = 0.1) -> AsyncIterator[Any]:
+        """Return an iterator of growing snapshots of the JSON that the first choice writes: its text, or its first tool
+        call's arguments while it has no text. No two in succession are equal; the last is the whole answer, validated.
+
+        Before that, an instance of a model holds what is whole and valid so far, strings that are still growing too;
+        any other field is its default, or None. Validators of an object that is not yet whole are not called.
+
+        Args:
+            model: a pydantic model, or ``dict``.
+            every: seconds from one snapshot to the next, at least, since each is parsed from the start; 0 gives one
+                after each chunk that changes it. A snapshot that was not due comes with the next chunk, or the end.
+
+        Raises:
+            ConfigurationError: ``model`` is neither, or ``every`` is no time.
+            AnswerParseError: from the iterator: the whole answer is no JSON, or does not fit. It comes after the last
+                snapshot, as every other error of the stream does.
+        """
+        kind = get_origin(model) or model
+        if not (isinstance(kind, type) and (kind is dict or issubclass(kind, BaseModel))):
+            raise ConfigurationError(f"partial_objects() takes a pydantic model or dict, not {model!r}")
+        if not every >= 0:
+            raise ConfigurationError(f"every={every!r} is no time; give seconds, 0 or more")
+        return ObjectIterator(self, Snapshots(kind), every, self._parsed)
 
     async def until_done(self) -> None:
         """Read the stream to its end.
@@ -115,6 +149,17 @@ class ChatStream(Generic[ChunkT]):
             ChatAPIError: as iteration does.
         """
         return (await self.get_final_completion()).text
+
+    async def get_final_parsed(self, model: type[ModelT]) -> ModelT:
+        """Read the stream to its end, and return the first choice as an instance of ``model``: its text, or its first
+        tool call's arguments.
+
+        Raises:
+            AnswerParseError: the answer is no JSON, or does not fit ``model``.
+            ChatAPIError: as iteration does.
+        """
+        completion = await self.get_final_completion()
+        return self._parsed(lambda: completion.parse(model))
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,52 +227,20 @@ class ChatStream(Generic[ChunkT]):
         await self._reader.open()
         return self
 
+    def _parsed(self, parse: Callable[[], T]) -> T:
+        try:
+            return parse()
+        except AnswerParseError as error:
+            text = error.text
+            error.request_id = self.request_id
+            self._reader.conceal(error)
+            if error.text != text:
+                error.__cause__ = error.__context__ = None  # pydantic's own message shows a part of the text
+            raise
+
     def _log_unknown(self, event: UnknownEvent) -> None:
         if not self._unknown_logged:
             self._unknown_logged = True
             logger.warning(
                 "%s: skipped an unknown event %r (logged once a stream)", str(self._reader), event.event[:200]
             )
-
-
-class _TextStream:
-    """The new text of the first choice, piece by piece."""
-
-    def __init__(self, stream: ChatStream[Any]) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            chunk: BaseChunk = await self._stream.__anext__()
-            if text := chunk.text:
-                return text
-
-
-class _EventStream(Generic[ChunkT]):
-    """The typed events of a stream."""
-
-    def __init__(self, reader: StreamReader[ChunkT]) -> None:
-        self._reader = reader
-        self._pending: deque[ChunkEvent[ChunkT] | AnyEvent] = deque()
-        self._ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ChunkEvent[ChunkT] | AnyEvent:
-        while not self._pending:
-            if self._ended:
-                raise StopAsyncIteration
-            item = await self._reader.next()
-            if item is None:
-                self._ended = True
-                self._pending.extend(self._reader.accumulator.end() if self._reader.complete else ())
-            elif isinstance(item, HeartbeatEvent | UnknownEvent):
-                return item
-            else:
-                self._pending.append(ChunkEvent(item))
-                self._pending.extend(self._reader.accumulator.add_with_events(item))
-        return self._pending.popleft()

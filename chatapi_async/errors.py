@@ -16,6 +16,7 @@
     │   ├── UnprocessableEntityError            422
     │   ├── RateLimitError                      429
     │   └── InternalServerError                 500 and above
+    ├── AnswerParseError (also ValueError)      the answer came, and does not fit the model that it is to be
     └── StreamError                             the response began with 200, and its body went wrong
         ├── ServerStreamError                   the server sent an error inside the stream
         ├── StreamTruncatedError                the body ended before the answer did
@@ -184,6 +185,18 @@ class RateLimitError(APIStatusError):
 
 class InternalServerError(APIStatusError):
     """500 and above: the server or the provider behind it failed. The request may have been processed."""
+
+
+class AnswerParseError(ChatAPIError, ValueError):
+    """The answer, or a tool call's arguments, is no JSON or does not fit the model; the ``pydantic.ValidationError`` is
+    the ``__cause__``. Ask again, allow more tokens, or make the model more lenient: the message says what is wrong."""
+
+    def __init__(self, message: str, *, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+        """The whole text that does not fit."""
+        self.partial: ChatCompletionResponse | None = None
+        """The completion that it is of; None where a tool call was parsed by itself."""
 
 
 class StreamError(ChatAPIError):

@@ -18,11 +18,12 @@ from chatapi_async import (
     AsyncChatClient,
     ChatStream,
     RateLimitError,
+    ServerStreamError,
     StreamClosedError,
     StreamTruncatedError,
     Timeouts,
 )
-from tests.raw_server import DONE, HOLD, RawServer, Repeat, body, chunk, client_of, head, stream, wait_for
+from tests.raw_server import DONE, HOLD, RawServer, Repeat, body, chunk, client_of, event, head, stream, wait_for
 
 ANSWER = stream(chunk("Hel"), chunk("lo", "stop"), DONE)
 
@@ -98,6 +99,19 @@ async def test_a_cancelled_read_closes_the_stream_on_asyncio(cancel: Any, server
 @pytest.mark.parametrize("cancel", ON_TRIO, ids=lambda cancel: cancel.__name__)
 def test_a_cancelled_read_closes_the_stream_on_trio(cancel: Any, server: RawServer) -> None:
     trio.run(_cancelled_read_closes_the_stream, cancel, server)
+
+
+def test_an_error_in_a_stream_that_has_come_whole_is_raised_on_trio(server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi") + event({"error": "no more"}, "error") + DONE + b": the rest\n\n"))
+    server.answer(*ANSWER)
+
+    async def main() -> None:
+        async with client_of(server) as client:
+            with pytest.raises(ServerStreamError, match="no more"):
+                await client.chat_completion("Hi").until_done()
+            assert await client.chat_completion("Hi").get_final_text() == "Hello"
+
+    trio.run(main)
 
 
 WAITS = {

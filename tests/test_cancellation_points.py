@@ -8,7 +8,7 @@ import itertools
 import ssl
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,17 @@ import httpx
 import pytest
 from anyio.lowlevel import checkpoint
 
-from chatapi_async import AsyncChatClient, ChatStream, InternalServerError, RetryPolicy, StreamClosedError, Timeouts
+from chatapi_async import (
+    AsyncChatClient,
+    ChatStream,
+    InternalServerError,
+    RetryPolicy,
+    StreamClosedError,
+    Timeouts,
+    tee,
+)
+from chatapi_async.pacing import heartbeat, paced
+from chatapi_async.relay import relay_sse
 from tests.raw_server import (
     DONE,
     HOLD,
@@ -258,7 +268,7 @@ class Bench:
 # ── what is cancelled ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _iterate(stream_: AnyStream) -> None:
+async def _iterate(stream_: AsyncIterable[Any]) -> None:
     async for _ in stream_:
         pass
 
@@ -307,6 +317,34 @@ async def _close_a_generator(stream_: AnyStream) -> None:
         await generator.aclose()
 
 
+async def _show_at_a_pace(stream_: AnyStream) -> None:
+    async for _ in paced(stream_, every=0.001):
+        pass
+
+
+async def _show_a_heartbeat(stream_: AnyStream) -> None:
+    async for _ in heartbeat(paced(stream_, every=0.001), every=0.001):
+        pass
+
+
+async def _relay(stream_: AnyStream) -> None:
+    async with relay_sse(stream_) as events:
+        async for _ in events:
+            pass
+
+
+async def _leave_a_relay(stream_: AnyStream) -> None:
+    async with relay_sse(stream_) as events:
+        await anext(events)
+
+
+async def _tee(stream_: AnyStream) -> None:
+    first, second = tee(stream_)
+    async with first, second:
+        await _iterate(first)
+        await _iterate(second)
+
+
 async def _fail(stream_: AnyStream) -> None:
     with pytest.raises(InternalServerError):
         await stream_
@@ -323,6 +361,8 @@ class Life:
     ends_with: type[Exception] = StopAsyncIteration
     completeness: str = "complete"
     keep_alive: bool = True
+    in_background: bool = False
+    """Whether a task of its own reads: then the operation waits less often, and the server waits for nothing."""
     beside: Callable[[Bench], AbstractAsyncContextManager[None]] = nullcontext
 
 
@@ -341,6 +381,11 @@ LIVES = {
     "stop": Life(_stop_in_the_middle, completeness="stopped"),
     "break": Life(_break_in_a_block, ends_with=StreamClosedError, completeness="stopped"),
     "raise": Life(_raise_in_a_block, ends_with=StreamClosedError, completeness="stopped"),
+    "paced": Life(_show_at_a_pace, in_background=True),
+    "heartbeat": Life(_show_a_heartbeat, in_background=True),
+    "relay": Life(_relay, in_background=True),
+    "leave a relay": Life(_leave_a_relay, ends_with=StreamClosedError, completeness="stopped", in_background=True),
+    "tee": Life(_tee, in_background=True),
     "generator": Life(_close_a_generator, ends_with=StreamClosedError, completeness="stopped"),
 }
 ENDLESS = Life(_iterate, (stream(*EVENTS, HOLD),))
@@ -351,7 +396,7 @@ WAYS = {
 }
 """These cancel each life of a stream; the others cancel some."""
 OTHER_WAYS = {"asyncio": [by_cancelled_wait_for, by_timeout, by_scope, by_task_group], "trio": [by_task_group]}
-SOME_LIVES = ("iterate", "connect", "429 and retry", "stop", "raise")
+SOME_LIVES = ("iterate", "connect", "429 and retry", "stop", "raise", "heartbeat", "relay")
 
 
 def _matrix() -> Iterator[Any]:
@@ -414,7 +459,7 @@ def test_a_stream_that_is_cancelled_at_any_point_leaves_nothing_behind(
     life: Life, way: Any, backend: str, server: ServerOfStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for answer in life.answers:
-        server.answer_piece_by_piece(*answer)
+        (server.answer if life.in_background else server.answer_piece_by_piece)(*answer)
     server.answer_stream("last", *body(b"".join(JSON), connection="keep-alive" if life.keep_alive else "close"))
 
     async def cancelled_at(point: int, bench: Bench) -> bool:
@@ -442,7 +487,7 @@ def test_a_stream_that_is_cancelled_at_any_point_leaves_nothing_behind(
                         error.add_note(f"cancelled at point {point}")
                         raise
         await server.all_closed()
-        assert point > 5
+        assert point > (2 if life.in_background else 5)
 
     anyio.run(main, backend=backend)
 

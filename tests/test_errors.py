@@ -29,6 +29,7 @@ from chatapi_async import (
 )
 from chatapi_async._failures import status_error
 from chatapi_async._response import Headers
+from chatapi_async.errors import AnswerParseError
 
 DRAWN_LINE = re.compile(r"(?P<branches>(?:│   |    )*(?:[├└]── )?)(?P<name>\w+Error)(?: \(also (?P<also>\w+)\))?")
 
@@ -65,6 +66,12 @@ def partial_completion() -> ChatCompletionResponse:
     )
 
 
+def of_an_answer(error: AnswerParseError) -> ChatAPIError:
+    """The error as a completion raises it."""
+    error.partial = partial_completion()
+    return error
+
+
 def in_a_stream(error: StreamError | APITimeoutError) -> ChatAPIError:
     """The error as a stream raises it."""
     error.request_id = "r1"
@@ -95,6 +102,7 @@ def full_errors() -> list[ChatAPIError]:
             )
             for error_class in STATUS_CLASSES
         ),
+        of_an_answer(AnswerParseError("m", text="{")),
         in_a_stream(StreamError("m")),
         in_a_stream(ServerStreamError("d", message="m", code=7, type="t", payload={"error": "m"})),
         in_a_stream(StreamTruncatedError("m")),
@@ -113,6 +121,7 @@ def plain_errors() -> list[ChatAPIError]:
         APIConnectionError("m"),
         APITimeoutError("m", phase="total", limit=1),
         APIStatusError("d", status_code=500, message="m"),
+        AnswerParseError("m", text="{"),
         StreamError("m"),
         ServerStreamError("d", message="m"),
     ]
@@ -152,9 +161,10 @@ def test_every_class_says_what_it_means(error_class: type[ChatAPIError]) -> None
     assert error_class.__doc__
 
 
-def test_a_configuration_error_is_a_value_error_too() -> None:
+@pytest.mark.parametrize("error", [ConfigurationError("m"), AnswerParseError("m", text="{")], ids=["call", "answer"])
+def test_an_error_that_a_value_caused_is_a_value_error_too(error: ChatAPIError) -> None:
     with pytest.raises(ValueError, match=r"^m$"):
-        raise ConfigurationError("m")
+        raise error
 
 
 # ── what every error has ─────────────────────────────────────────────────────────────────────────────────────────────

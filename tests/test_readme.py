@@ -18,13 +18,20 @@ import chatapi_async
 from chatapi_async import ChatAPIError, ChatCompletionRequest, RetryPolicy, Timeouts, errors
 from chatapi_async.emulator import Emulator, serve_in_thread
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
     found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE)
     assert found, title
     return found.group(1)
+
+
+def test_every_picture_and_file_that_it_shows_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(targets) > 6
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 def test_the_table_of_public_names_is_whole() -> None:
@@ -68,7 +75,7 @@ def test_the_request_fields_are_all_named() -> None:
 
 @pytest.mark.smoke
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program = section("Use it").partition("```python\n")[2].partition("```")[0]
     with serve_in_thread(Emulator(tokens_per_second=None, chatrooms=["ch_…"])) as server:
         script = tmp_path / "example.py"
         script.write_text(

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from chatapi_async import ChatCompletionResponse, FunctionCall, Message, MessageToolCall, Tool
+from chatapi_async.errors import AnswerParseError
 
 
 class Place(BaseModel):
@@ -110,6 +111,34 @@ def test_a_tools_parameters_are_the_functions(function: Any, properties: dict[st
 def test_a_model_among_the_parameters_brings_its_definition() -> None:
     definitions = parameters(Tool.from_function(described))["$defs"]
     assert definitions["Place"]["properties"]["zoom"]["default"] == 3
+
+
+def documented(city: str, unit: Annotated[str, Field(description="As written")], *, day: Place, note: str = "") -> None:
+    """Tell the weather.
+
+    Args:
+        city (str): Name: of the city,
+            on two lines.
+        unit: not this
+        day: A place.
+        nobody: no such argument
+        note:
+        no argument at all
+            that goes on
+
+    Returns:
+        note: none
+    """
+
+
+def test_arguments_are_described_by_the_docstring_where_no_annotation_does() -> None:
+    properties = parameters(Tool.from_function(documented))["properties"]
+    assert {name: schema.get("description") for name, schema in properties.items()} == {
+        "city": "Name: of the city, on two lines.",
+        "unit": "As written",
+        "day": "A place.",
+        "note": None,
+    }
 
 
 def test_a_tool_is_named_and_described_by_its_function() -> None:
@@ -223,13 +252,15 @@ def test_a_call_parses_its_arguments() -> None:
     assert call('{"name": "Sendai", "zoom": 9}').parse(Place) == Place(name="Sendai", zoom=9)
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", '{"name": "Sendai"', '{"zoom": 1}', "[]"])
-def test_an_answer_that_does_not_fit_raises_pydantics_error(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "no JSON", '{"name": "Sendai"', '{"zoom": 1}', "[]", '"\\ud83d"', "[" * 1000])
+def test_an_answer_that_does_not_fit_raises_one_error(text: str) -> None:
     for parse in (answer(Message.assistant(text)).parse, call(text).parse):
-        with pytest.raises(ValidationError):
+        with pytest.raises(AnswerParseError) as caught:
             parse(Place)
+        assert caught.value.text == text
+        assert isinstance(caught.value.__cause__, ValidationError)
 
 
-def test_a_completion_without_choices_raises_pydantics_error() -> None:
-    with pytest.raises(ValidationError):
+def test_a_completion_without_choices_does_not_fit() -> None:
+    with pytest.raises(AnswerParseError, match="There is no text"):
         ChatCompletionResponse().parse(Place)

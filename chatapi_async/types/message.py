@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, Field
 
 from ._lenient import NullMeans, Received
+from ._parsing import parse_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -66,9 +67,10 @@ class MessageToolCall(Received):
         """Return the arguments as an instance of ``model``.
 
         Raises:
-            pydantic.ValidationError: the arguments are no JSON, or do not fit ``model``.
+            AnswerParseError: the arguments are no JSON, or do not fit ``model``.
         """
-        return model.model_validate_json(self.function.arguments)
+        what = f"the arguments of {self.function.name!r}"
+        return parse_json(self.function.arguments, model.model_validate_json, what=what, expected=model.__name__)
 
 
 class Message(Received):

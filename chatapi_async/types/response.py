@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from ..errors import AnswerParseError
 from ._lenient import NullMeans, Received
-from .message import Message, ModelT
+from ._parsing import excerpt, parse_json
+from .message import Message, MessageToolCall, ModelT
+
+T = TypeVar("T")
 
 Completeness = Literal["complete", "stopped", "truncated", "failed"]
 """How whole a completion is.
@@ -16,6 +21,18 @@ Completeness = Literal["complete", "stopped", "truncated", "failed"]
 ``truncated``: it is not, or not yet, whole: the stream still runs, or its body ended before the answer did.
 ``failed``: an error ended it.
 """
+
+
+_INCOMPLETE: dict[Completeness, str] = {
+    "stopped": "It was stopped before its end",
+    "truncated": "It is not whole: its end has not come",
+    "failed": "It is not whole: an error ended it",
+}
+_FINISHED = {
+    "length": "It was cut at max_completion_tokens (finish_reason 'length'); allow more",
+    "content_filter": "A filter ended it (finish_reason 'content_filter')",
+}
+_REFUSAL_LENGTH = 100
 
 
 class Usage(Received):
@@ -95,12 +112,9 @@ class ChatCompletionResponse(Received):
             model: a pydantic model that fits the JSON which the answer was asked to be.
 
         Raises:
-            pydantic.ValidationError: the answer is no JSON (an empty answer is none), or does not fit ``model``.
+            AnswerParseError: the answer is no JSON (an empty answer is none), or does not fit ``model``.
         """
-        message = self.message
-        if message is not None and not message.text and message.tool_calls:
-            return message.tool_calls[0].parse(model)
-        return model.model_validate_json(self.text)
+        return parse_answer(self, model.model_validate_json, expected=model.__name__)
 
 
 class ErrorResponse(Received):
@@ -108,3 +122,42 @@ class ErrorResponse(Received):
 
     message: str
     """What went wrong."""
+
+
+def json_text(completion: ChatCompletionResponse) -> str:
+    """Return the text that holds the JSON of an answer: that of the first choice, or its first tool call's arguments
+    where it has no text."""
+    call = _parsed_call(completion)
+    return call.function.arguments if call else completion.text
+
+
+def parse_answer(completion: ChatCompletionResponse, validate: Callable[[str], T], *, expected: str) -> T:
+    """Return what ``validate`` makes of the JSON text of an answer.
+
+    Raises:
+        AnswerParseError: it is no JSON, or does not fit.
+    """
+    call = _parsed_call(completion)
+    what = f"the arguments of {call.function.name!r}" if call else "the answer"
+    try:
+        return parse_json(
+            json_text(completion), validate, what=what, expected=expected, circumstances=_circumstances(completion)
+        )
+    except AnswerParseError as error:
+        error.partial = completion
+        raise
+
+
+def _parsed_call(completion: ChatCompletionResponse) -> MessageToolCall | None:
+    message = completion.message
+    return message.tool_calls[0] if message is not None and not message.text and message.tool_calls else None
+
+
+def _circumstances(completion: ChatCompletionResponse) -> tuple[str, ...]:
+    """Say why the text of an answer may not be what was asked for."""
+    choice = completion.choices[0] if completion.choices else None
+    refusal: object = ((choice and choice.message.model_extra) or {}).get("refusal")
+    found = [_INCOMPLETE.get(completion.completeness), _FINISHED.get((choice and choice.finish_reason) or "")]
+    if isinstance(refusal, str) and refusal:
+        found.append(f"The model refused: {excerpt(refusal, _REFUSAL_LENGTH)}")
+    return tuple(sentence for sentence in found if sentence)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+
+_ARGUMENTS = re.compile(r"^(?:Args|Arguments|Parameters):[ \t]*\n(?P<lines>(?:[ \t]+\S.*\n?|[ \t]*\n)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"\*{0,2}(?P<name>\w+)[ \t]*(?:\(.*?\))?:[ \t]*(?P<text>.*)")
 
 
 class ToolSchema(BaseModel):
@@ -97,7 +101,9 @@ class Tool(BaseModel):
         """Make a tool from a function's signature, annotations and docstring.
 
         Args:
-            function: sync or async; its parameters become the arguments, those without a default are required.
+            function: sync or async; its parameters become the arguments, those without a default are required. An
+                argument is described by ``Annotated[..., Field(description=...)]``, or else in the ``Args:`` section of
+                the docstring, as here.
             name: the function's own name by default; needed for a callable that has none.
             description: the docstring by default.
             strict: sent as it is, if given.
@@ -121,7 +127,11 @@ class Tool(BaseModel):
             # A field of a model cannot have every name that a parameter can; an alias can.
             fields[f"parameter_{len(fields)}"] = (annotation, Field(default, alias=parameter.name))
         schema = create_model(name, **fields).model_json_schema()
-        about = description or inspect.cleandoc(function.__doc__ or "")
+        docstring = inspect.cleandoc(function.__doc__ or "")
+        for argument, text in _described_arguments(docstring).items():
+            if text and argument in schema.get("properties", {}):
+                schema["properties"][argument].setdefault("description", text)
+        about = description or docstring
         return cls._from_schema(schema, name, about, strict)
 
     @classmethod
@@ -133,3 +143,20 @@ class Tool(BaseModel):
         if strict is not None:
             fields["strict"] = strict
         return cls(function=Function.model_validate(fields))
+
+
+def _described_arguments(docstring: str) -> dict[str, str]:
+    """Read the ``Args:`` section of a docstring that is free of indentation."""
+    described: dict[str, str] = {}
+    section = _ARGUMENTS.search(docstring)
+    lines = inspect.cleandoc("\n" + section["lines"]).splitlines() if section else []
+    name = ""
+    for line in lines:
+        if argument := _ARGUMENT.fullmatch(line):
+            name = argument["name"]
+            described[name] = argument["text"]
+        elif not line or line[0].isspace():
+            described[name] = f"{described.get(name, '')} {line.strip()}".strip()
+        else:
+            name = ""  # no argument begins here, so what follows is of none
+    return described

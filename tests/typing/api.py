@@ -7,10 +7,12 @@ import httpx
 from pydantic import BaseModel
 
 from chatapi_async import (
+    AnswerParseError,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
     AsyncChatClient,
+    Branch,
     ChatAPIError,
     ChatCompletionChunkResponse,
     ChatCompletionFields,
@@ -55,7 +57,20 @@ from chatapi_async import (
     Usage,
     UsageEvent,
     aggregate,
+    tee,
 )
+from chatapi_async.pacing import (
+    DISCORD_LIMIT,
+    TELEGRAM_LIMIT,
+    Paced,
+    Update,
+    heartbeat,
+    paced,
+    sentences,
+    split_message,
+    utf16_units,
+)
+from chatapi_async.relay import SSE_HEADERS, relay_sse
 
 
 class Place(BaseModel):
@@ -147,6 +162,9 @@ async def read(client: AsyncChatClient) -> None:
     assert_type(await awaited.get_final_completion(), ChatCompletionResponse)
     assert_type(await awaited.get_final_message(), Message)
     assert_type(await awaited.get_final_text(), str)
+    assert_type(await awaited.get_final_parsed(Place), Place)
+    assert_type(awaited.partial_objects(Place), AsyncIterator[Place])
+    assert_type(awaited.partial_objects(dict, every=0.5), AsyncIterator[dict[str, Any]])
 
 
 def look(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
@@ -236,6 +254,37 @@ async def merge(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
     accumulator.end()
 
 
+async def show(channel: AsyncIterator[str], stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    updates = paced(stream, every=1.0, limit=DISCORD_LIMIT, measure=utf16_units)
+    assert_type(updates, Paced)
+    async for update in updates:
+        assert_type(update, Update)
+        assert_type((update.text, update.delta, update.final, update.part), tuple[str, str, bool, int])
+        assert_type(updates.retry_after(1.5), None)
+    async with paced(channel) as entered:
+        assert_type(entered, Paced)
+    async for item in heartbeat(updates, every=4):
+        assert_type(item, Update | HeartbeatEvent)
+    async for chunk_or_beat in heartbeat(stream):
+        assert_type(chunk_or_beat, ChatCompletionChunkResponse | HeartbeatEvent)
+    async for sentence in sentences(stream, language="de"):
+        assert_type(sentence, str)
+    async for text in sentences(stream.text_stream):
+        assert_type(text, str)
+    assert_type(split_message("text", TELEGRAM_LIMIT, measure=len), list[str])
+
+
+async def share(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
+    first, second = tee(stream)
+    assert_type(first, Branch[ChatCompletionChunkResponse])
+    assert_type(await anext(second), ChatCompletionChunkResponse)
+    assert_type(await first.aclose(), None)
+    async for encoded in relay_sse(second, keep_alive=5):
+        assert_type(encoded, bytes)
+    headers: Mapping[str, str] = SSE_HEADERS
+    del headers
+
+
 # ── what is sent and received ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -318,6 +367,9 @@ async def fail(stream: ChatStream[ChatCompletionChunkResponse]) -> None:
     except StreamError as error:
         assert_type(error.partial, ChatCompletionResponse | None)
         assert_type(error.chunks_received, int)
+    except AnswerParseError as error:
+        assert_type(error.text, str)
+        assert_type(error.partial, ChatCompletionResponse | None)
     except ChatAPIError as error:
         assert_type(error.retryable, bool)
 

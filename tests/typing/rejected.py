@@ -15,6 +15,8 @@ from chatapi_async import (
     Tool,
     aggregate,
 )
+from chatapi_async.pacing import paced
+from chatapi_async.relay import relay_sse
 
 
 def show(value: object) -> None:
@@ -61,6 +63,12 @@ async def read(client: AsyncChatClient, stream: ChatStream[ChatCompletionChunkRe
             show(event)
     stream.get_final_text().upper()  # type: ignore[attr-defined]
     await aggregate(["Hi"])  # type: ignore[arg-type]
+    stream.partial_objects(int)  # type: ignore[type-var]
+    await stream.get_final_parsed(dict)  # type: ignore[type-var]
+    paced("text")  # type: ignore[arg-type]
+    paced(stream.events())  # type: ignore[arg-type]
+    relay_sse(stream.text_stream)  # type: ignore[arg-type]
+    (await anext(paced(stream))).snapshot  # type: ignore[attr-defined] # noqa: B018
 
 
 def write(request: ChatCompletionRequest, stream: ChatStream[ChatCompletionChunkResponse]) -> None:
