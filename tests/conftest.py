@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 
@@ -32,3 +33,9 @@ def server() -> Iterator[RawServer]:
 async def client(server: RawServer) -> AsyncIterator[AsyncChatClient]:
     async with client_of(server) as client:
         yield client
+
+
+def pytest_collection_finish() -> None:
+    """Spare the many tests that collect garbage from looking through every library that any test imports."""
+    gc.collect()
+    gc.freeze()

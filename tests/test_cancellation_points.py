@@ -400,10 +400,10 @@ SOME_LIVES = ("iterate", "connect", "429 and retry", "stop", "raise", "heartbeat
 
 
 def _matrix() -> Iterator[Any]:
-    for ways, names in ((WAYS, tuple(LIVES)), (OTHER_WAYS, SOME_LIVES)):
+    for ways, names, marks in ((WAYS, tuple(LIVES), ()), (OTHER_WAYS, SOME_LIVES, pytest.mark.heavy)):
         for backend in ways:
             for name, way in itertools.product(names, ways[backend]):
-                yield pytest.param(LIVES[name], way, backend, id=f"{name}-{way.__name__}-{backend}")
+                yield pytest.param(LIVES[name], way, backend, id=f"{name}-{way.__name__}-{backend}", marks=marks)
     yield pytest.param(ENDLESS, by_two_cancels, "asyncio", id="never ends after DONE-asyncio")
 
 

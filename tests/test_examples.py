@@ -25,6 +25,7 @@ def test_every_example_is_tested_and_fits_on_a_screen() -> None:
 
 
 @pytest.mark.smoke
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("example", "arguments", "expected"),
     [
@@ -48,6 +49,7 @@ def test_example_prints_its_answer(example: str, arguments: list[str], expected:
         assert text in done.stdout
 
 
+@pytest.mark.heavy
 def test_fastapi_endpoint_streams_and_answers_failures() -> None:
     program = (
         "import socket, sys, uvicorn; sys.path.insert(0, sys.argv[1]); import fastapi_endpoint as example; "
