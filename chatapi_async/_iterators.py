@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REST = 4
+"""How many times as long as making a snapshot took, at least, none is made: it is time that others wait."""
+
 
 class TextIterator:
     """The new text of the first choice, piece by piece."""
@@ -77,7 +80,7 @@ class ObjectIterator(Generic[T]):
     Args:
         stream: the stream.
         snapshots: makes each of a completion.
-        every: the shortest time between two, in seconds.
+        every: the shortest time between two, in seconds; 0 for one after each chunk, whatever that costs.
         parsed: calls what parses the whole answer.
     """
 
@@ -133,8 +136,11 @@ class ObjectIterator(Generic[T]):
         completion = self._stream.snapshot
         if not json_text(completion):
             return None
-        self._not_before = now + self._every
-        return self._snapshots.so_far(completion)
+        snapshot = self._snapshots.so_far(completion)
+        if self._every:
+            ended = monotonic()
+            self._not_before = ended + max(self._every, _REST * (ended - now))
+        return snapshot
 
     def _whole(self) -> T | None:
         try:

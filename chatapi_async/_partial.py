@@ -6,7 +6,8 @@ model has a ``str`` (or anything): half a number is another number, and half a d
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+import re
+from typing import Any, Generic, TypeVar, cast, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
@@ -14,11 +15,24 @@ from pydantic_core import from_json, to_json
 from ._json import is_array, is_object
 from ._partial_models import ABSENT, Written, reader_of
 from .types import ChatCompletionResponse
-from .types.response import json_text, parse_answer
+from .types.response import checked_model, json_text, parse_answer
 
 T = TypeVar("T")
 
 _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_ENDS_OF_ESCAPES = (re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z"), re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z"))
+"""What begins an escape, and what begins a pair of them."""
+_LONGEST_END = 6
+
+
+def kind_of(model: object, function: str, *, or_dict: bool = False) -> type[Any]:
+    """Return the class that a function was given to make instances of.
+
+    Raises:
+        ConfigurationError: it is no pydantic model, nor, with ``or_dict``, a ``dict``.
+    """
+    is_dict = or_dict and (get_origin(model) or model) is dict
+    return dict if is_dict else checked_model(model, function, "a pydantic model or dict" if or_dict else None)
 
 
 class Snapshots(Generic[T]):
@@ -79,12 +93,22 @@ def parse_partial(text: str) -> tuple[Any, Written]:
     Raises:
         ValueError: it is not the beginning of any JSON.
     """
+    text = _without_half_an_escape(text)
     value: Any = from_json(text, allow_partial="trailing-strings")
     last = _last_leaf(value)
     if text[-1].isdigit() and isinstance(last, int | float):
         return from_json(text.rstrip("0123456789.eE+-"), allow_partial="trailing-strings"), "open"
     unfinished = isinstance(last, str) and from_json(text, allow_partial=True) != value
     return value, "unfinished" if unfinished else "open"
+
+
+def _without_half_an_escape(text: str) -> str:
+    for end in _ENDS_OF_ESCAPES:
+        if found := end.search(text, max(len(text) - _LONGEST_END, 0)):
+            before = text[: found.start()]
+            is_escape = (len(before) - len(before.rstrip("\\"))) % 2 == 0
+            text = before if is_escape else text
+    return text
 
 
 def _last_leaf(value: Any) -> Any:

@@ -2,19 +2,33 @@
 
 An object that may not be whole (nothing follows it) is made by ``model_construct``, field by field: each field whose
 value validates by itself is there, models and lists within it are treated alike, everything else is the field's
-default, or None. So the validators of that object's own class do not run; those of objects that something follows do.
+default, or None. A text is there while it grows, even where it is too short or too long; a ``Literal`` is not. Where
+several models may be meant, the value is not there until one of them has more of its keys than every other one.
+So the validators of that object's own class do not run; those of objects that something follows do.
 Whatever they raise means that the object is made field by field too; whatever a default factory or ``model_post_init``
 raises, that it is not there yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, PydanticUserError, RootModel, TypeAdapter
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    RootModel,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
@@ -27,6 +41,10 @@ Written = Literal["whole", "open", "unfinished"]
 """How far a value is written: to its end; perhaps not to its end; not to its end, and it ends within a string."""
 
 _LISTS: Mapping[Any, type[Any]] = {list: list, Sequence: list, tuple: tuple, set: set, frozenset: frozenset}
+_MISFITS = {"string_too_short", "string_too_long", "string_pattern_mismatch"}
+"""Errors of pydantic about a text that may fit once it has grown, or did before it grew."""
+_PARAMETERS = {"cls", "_fields_set"}
+"""Names that ``model_construct`` has for itself."""
 
 
 class ModelReader:
@@ -41,7 +59,7 @@ class ModelReader:
         """Return an instance; with ``choosing``, only if the value is of this model rather than of another one."""
         if issubclass(self._model, RootModel):
             root = self._fields[0].reader.read(value, written, choosing=choosing)
-            return ABSENT if root is ABSENT else self._construct(root)
+            return ABSENT if root is ABSENT else self._construct({"root"}, {"root": root})
         if not is_object(value):
             return ABSENT
         values: dict[str, Any] = {}
@@ -67,13 +85,19 @@ class ModelReader:
         if self._model.model_config.get("extra") == "allow":
             values.update({key: item for key, item in value.items() if key not in used})
             names.update(key for key in value if key not in used)
-        return self._construct(_fields_set=names, **values)
+        return ABSENT if choosing and not names & set(self._model.model_fields) else self._construct(names, values)
 
-    def _construct(self, *args: Any, **values: Any) -> Any:
+    def _construct(self, names: set[str], values: dict[str, Any]) -> Any:
+        passed = {key: value for key, value in values.items() if key not in _PARAMETERS}
         try:
-            return self._model.model_construct(*args, **values)
+            made = self._model.model_construct(_fields_set=names, **passed)
         except Exception:
             return ABSENT
+        fields = {field.key: field.name for field in self._fields}
+        for key in _PARAMETERS & values.keys():
+            held = cast("dict[str, Any]", made.__dict__ if key in fields else made.__pydantic_extra__)
+            held[fields.get(key, key)] = values[key]
+        return made
 
 
 @lru_cache(maxsize=256)
@@ -141,18 +165,19 @@ class _ValueReader:
         self._is_model = isinstance(origin, type) and issubclass(origin, BaseModel)
         self._origin: Any = cast(Any, origin)
         self.is_literal = self._origin is Literal
-        try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=config)
-        except PydanticUserError:
-            self._adapter = TypeAdapter(annotation)  # it has a configuration of its own
+        self._is_union = self._origin in (Union, UnionType)
+        self._is_anything = self._type is Any or self._type is object
+        self._adapter = _adapter(annotation, config)
 
     def read(self, value: Any, written: Written, *, choosing: bool = False) -> Any:
         """Return the value as far as it is valid; ``ABSENT`` where nothing of it is."""
+        if self._adapter is None:
+            return ABSENT
         has_parts = is_object(value) or is_array(value)
         if written == "whole" or not (has_parts or self._is_model):
             valid = self._validated(value)
             if written == "unfinished":
-                return valid if type(valid) is str else ABSENT
+                return valid if self._may_grow and type(valid) is str else ABSENT
             if valid is not ABSENT:
                 return valid
         if has_parts or self._is_model:
@@ -162,15 +187,21 @@ class _ValueReader:
     def _read_parts(self, value: Any, written: Written, choosing: bool) -> Any:
         if self._is_model:
             return reader_of(self._type).read(value, written, choosing=choosing)
-        if self._origin in (Union, UnionType):
-            several = choosing or sum(part._is_model or part._origin in (Union, UnionType) for part in self._parts) > 1
-            found = (part.read(value, written, choosing=several) for part in self._parts)
-            return next((each for each in found if each is not ABSENT), ABSENT)
+        if self._is_union:
+            if any(
+                isinstance(each, Tag) for part in get_args(self._type) for each in getattr(part, "__metadata__", ())
+            ):
+                return ABSENT  # a function tells which part it is, and may need the whole value
+            several = choosing or sum(part._may_be_object for part in self._parts) > 1
+            found = [part.read(value, written, choosing=several) for part in self._parts]
+            return _fullest([each for each in found if each is not ABSENT])
         if is_array(value) and self._origin in _LISTS and len(self._parts) == 1:
             read = self._parts[0].read
             end = len(value) - 1
             items = (read(item, written if place == end else "whole") for place, item in enumerate(value))
             return self._made(_LISTS[self._origin], [item for item in items if item is not ABSENT])
+        if choosing and (self._origin in (dict, Mapping) or self._is_anything):
+            return ABSENT  # its keys do not tell it from a model
         if is_object(value) and self._origin in (dict, Mapping) and len(self._parts) == 2:
             names, values = self._parts
             last = next(reversed(value), None)
@@ -179,7 +210,7 @@ class _ValueReader:
                 for key, item in value.items()
             )
             return self._made(dict, [pair for pair in pairs if not any(each is ABSENT for each in pair)])
-        if self._type is Any or self._type is object:
+        if self._is_anything:
             return value
         return self._validated(_without_last(value) if written == "unfinished" else value)
 
@@ -193,10 +224,24 @@ class _ValueReader:
             arguments = (Any, Any)
         return [_ValueReader(each, self._config) for each in arguments if each is not type(None)]
 
+    @cached_property
+    def _may_grow(self) -> bool:
+        """Whether it may be a text, of which a part is one too; a part of a ``Literal`` may be another one."""
+        return (
+            self._type is str or self._is_anything or (self._is_union and any(part._may_grow for part in self._parts))
+        )
+
+    @property
+    def _may_be_object(self) -> bool:
+        return self._is_model or self._is_union or self._is_anything or self._origin in (dict, Mapping)
+
     def _validated(self, value: Any) -> Any:
         try:
             # As JSON, as the whole answer will be: a strict model reads other things from Python's own types.
-            return self._adapter.validate_json(to_json(value))
+            return ABSENT if self._adapter is None else self._adapter.validate_json(to_json(value))
+        except ValidationError as error:
+            shown = isinstance(value, str) and any(problem["type"] in _MISFITS for problem in error.errors())
+            return value if shown else ABSENT
         except Exception:
             return ABSENT  # whatever a validator says of half an answer
 
@@ -205,6 +250,30 @@ class _ValueReader:
             return kind(items)
         except TypeError:
             return ABSENT  # what is in it cannot be in a set
+
+
+def _adapter(annotation: Any, config: ConfigDict) -> TypeAdapter[Any] | None:
+    for given in (config, None):  # none, where it has a configuration of its own
+        with suppress(PydanticUserError):
+            return TypeAdapter(annotation, config=given)
+    return None  # it means something only within its model, such as typing.Self
+
+
+def _fullest(found: list[Any]) -> Any:
+    """Return the one in which most was found; ``ABSENT`` where that is not one alone."""
+    most = max(map(_keys_found, found), default=0)
+    fullest = found if len(found) == 1 else [each for each in found if _keys_found(each) == most]
+    return fullest[0] if len(fullest) == 1 else ABSENT
+
+
+def _keys_found(value: Any) -> int:
+    if isinstance(value, RootModel):
+        return _keys_found(cast(Any, value).root)
+    if isinstance(value, BaseModel):
+        return len(value.model_fields_set & type(value).model_fields.keys())
+    if isinstance(value, list | tuple | set | frozenset):
+        return sum(map(_keys_found, cast("Collection[Any]", value)))
+    return 1
 
 
 def _bare(annotation: Any) -> Any:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, Self, TypeVar, get_origin, overload
-
-from pydantic import BaseModel
+from typing import Any, Generic, Self, TypeVar, overload
 
 from ._accumulate import first_message
 from ._failures import closed
 from ._iterators import EventIterator, ObjectIterator, TextIterator
-from ._partial import Snapshots
+from ._partial import Snapshots, kind_of
 from ._reader import StreamReader, StreamStats
 from .errors import AnswerParseError, ConfigurationError
 from .types import (
@@ -89,21 +87,21 @@ class ChatStream(Generic[ChunkT]):
         call's arguments while it has no text. No two in succession are equal; the last is the whole answer, validated.
 
         Before that, an instance of a model holds what is whole and valid so far, strings that are still growing too;
-        any other field is its default, or None. Validators of an object that is not yet whole are not called.
+        any other field is its default, or None; so is one that may yet be of several models. Validators of an object
+        that is not yet whole are not called.
 
         Args:
             model: a pydantic model, or ``dict``.
-            every: seconds from one snapshot to the next, at least, since each is parsed from the start; 0 gives one
-                after each chunk that changes it. A snapshot that was not due comes with the next chunk, or the end.
+            every: seconds from one snapshot to the next, at least, since each is parsed from the start; more where
+                that takes long. 0, for short answers, gives one after each chunk that changes it. A snapshot that was
+                not due comes with the next chunk, or the end.
 
         Raises:
             ConfigurationError: ``model`` is neither, or ``every`` is no time.
             AnswerParseError: from the iterator: the whole answer is no JSON, or does not fit. It comes after the last
                 snapshot, as every other error of the stream does.
         """
-        kind = get_origin(model) or model
-        if not (isinstance(kind, type) and (kind is dict or issubclass(kind, BaseModel))):
-            raise ConfigurationError(f"partial_objects() takes a pydantic model or dict, not {model!r}")
+        kind = kind_of(model, "partial_objects", or_dict=True)
         if not every >= 0:
             raise ConfigurationError(f"every={every!r} is no time; give seconds, 0 or more")
         return ObjectIterator(self, Snapshots(kind), every, self._parsed)
@@ -155,9 +153,11 @@ class ChatStream(Generic[ChunkT]):
         tool call's arguments.
 
         Raises:
+            ConfigurationError: ``model`` is no pydantic model; nothing was read.
             AnswerParseError: the answer is no JSON, or does not fit ``model``.
             ChatAPIError: as iteration does.
         """
+        kind_of(model, "get_final_parsed")
         completion = await self.get_final_completion()
         return self._parsed(lambda: completion.parse(model))
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 
-from ._background import BackgroundReader, BackgroundStream, ItemT
+from ._background import BackgroundStream, ItemT
+from ._background_reader import BackgroundReader
 from .errors import ConfigurationError
 
 
 def tee(stream: AsyncIterable[ItemT], n: int = 2, *, buffer: int = 1024) -> tuple[Branch[ItemT], ...]:
     """Return ``n`` iterators over one stream, of which each gets every item: to show an answer, save and moderate it.
 
-    Read each in a task of its own. The stream is read as fast as the fastest asks, until the slowest is ``buffer``
-    items behind; then the others wait for it, and nothing is lost. One that is closed, forgotten, or whose read is
+    Read each in a task of its own. The stream is read ahead, until the slowest is ``buffer`` items behind; then the
+    others wait for it, and nothing is lost. One that is closed, forgotten, or whose read is
     cancelled, is not waited for; when all are, the stream is closed. An error of the stream is raised to each, after
     the items before it.
 

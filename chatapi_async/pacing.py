@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Self
+from types import TracebackType
+from typing import Any, Generic, Self
 
 from anyio import current_time
 
-from ._background import BackgroundReader, BackgroundStream, ItemT, close_iterator
+from ._background import BackgroundStream, ItemT
+from ._background_reader import BackgroundReader, close_iterator
 from ._sentences import SentenceSplitter
 from ._splitting import (
     DISCORD_LIMIT,
@@ -26,6 +28,7 @@ from ._splitting import (
     split_message,
     utf16_units,
 )
+from ._tee import Branch
 from .errors import ConfigurationError
 from .types import BaseChunk, HeartbeatEvent
 from .types.events import TextBuffer
@@ -114,9 +117,10 @@ class Paced(BackgroundStream[str, Update]):
         Args:
             seconds: how long from now no update comes: the platform's ``Retry-After``.
         """
+        self._not_before = current_time() + _interval(seconds)
         self._shown = self._shown_before
         self._final_given = False
-        self._not_before = current_time() + _interval(seconds)
+        self._queue.poke()
 
     async def _next(self) -> Update:
         while True:
@@ -177,15 +181,33 @@ def heartbeat(stream: AsyncIterable[ItemT], every: float = 4.0) -> Heartbeat[Ite
     return Heartbeat(stream, every)
 
 
-class Heartbeat(BackgroundStream[ItemT, ItemT | HeartbeatEvent]):
+class Heartbeat(Generic[ItemT]):
     """What :func:`heartbeat` returns: an asynchronous iterator of a stream's items and of markers."""
 
     def __init__(self, stream: AsyncIterable[ItemT], every: float) -> None:
         self._every = _interval(every, least=0.001)
-        super().__init__(BackgroundReader(stream, buffer=0))
+        # What makes its items when they are asked for, such as updates, is asked for none while the caller is busy.
+        self._items: BackgroundStream[Any, ItemT] = (
+            stream if isinstance(stream, BackgroundStream) else Branch(BackgroundReader(stream, buffer=0))
+        )
 
-    async def _next(self) -> ItemT | HeartbeatEvent:
-        return self._take() if await self._wait(self._every) else HeartbeatEvent()
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemT | HeartbeatEvent:
+        return await self._items.next_within(self._every, HeartbeatEvent())
+
+    async def aclose(self) -> None:
+        """Close the stream, and end."""
+        await self._items.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 def sentences(stream: AsyncIterable[BaseChunk | str], *, language: str = "en") -> Sentences:
@@ -252,7 +274,7 @@ class _Texts:
         await close_iterator(self._items)
 
 
-def _interval(seconds: float, least: float = 0.0) -> float:
-    if not least <= seconds < inf:
-        raise ConfigurationError(f"{seconds!r} is no interval; give a number of seconds, such as 1.0")
-    return seconds
+def _interval(seconds: object, least: float = 0.0) -> float:
+    if isinstance(seconds, int | float) and least <= seconds < inf:
+        return seconds
+    raise ConfigurationError(f"{seconds!r} is no interval; give a number of seconds, such as 1.0")

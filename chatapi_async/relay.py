@@ -9,7 +9,8 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
-from ._background import BackgroundReader, BackgroundStream
+from ._background import BackgroundStream
+from ._background_reader import BackgroundReader
 from .errors import (
     APITimeoutError,
     BadRequestError,
@@ -72,17 +73,24 @@ class Relay(BackgroundStream[BaseChunk, bytes]):
         if not await self._wait(self._keep_alive):
             return b": keep-alive\n\n"
         try:
-            return b"data: %b\n\n" % self._take().model_dump_json(exclude_unset=True).encode()
+            chunk = self._take()
         except StopAsyncIteration as end:
             self._ended = end
             return b"data: [DONE]\n\n"
         except ChatAPIError as error:
-            self._ended = StopAsyncIteration()
-            logger.warning("relay_sse: the answer failed: %s: %s", type(error).__name__, error)
-            return _event_of(error)
+            return self._failed(error)
         except Exception as error:
             self._ended = error
             return _event_of(error)
+        try:
+            return b"data: %b\n\n" % chunk.model_dump_json(exclude_unset=True).encode()
+        except ValueError as error:  # what the service sent is nested too deeply to be written
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> bytes:
+        self._ended = StopAsyncIteration()
+        logger.warning("relay_sse: the answer failed: %s: %s", type(error).__name__, error)
+        return _event_of(error)
 
 
 _FAILURES: tuple[tuple[tuple[type[ChatAPIError], ...], str, str, str], ...] = (

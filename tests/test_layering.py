@@ -59,10 +59,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "_iterators": {"_partial", "_reader", "errors", "types", "types.response"},
     "_stream": {"_accumulate", "_failures", "_iterators", "_partial", "_reader", "errors", "types"},
-    "_background": {"_closing", "_failures", "errors"},
-    "_tee": {"_background", "errors"},
-    "pacing": {"_background", "_sentences", "_splitting", "errors"} | TYPES,
-    "relay": {"_background", "errors", "types"},
+    "_background_task": {"_closing", "_failures", "errors"},
+    "_background_reader": {"_background_task", "_closing", "_failures"},
+    "_background": {"_background_reader", "_background_task", "_failures", "errors"},
+    "_tee": {"_background", "_background_reader", "errors"},
+    "pacing": {"_background", "_background_reader", "_sentences", "_splitting", "_tee", "errors"} | TYPES,
+    "relay": {"_background", "_background_reader", "errors", "types"},
     "_attempts": {
         *("_body", "_configuration", "_failures", "_http", "_patience", "_response", "_retry", "_secrets"),
         *("_timeouts", "errors"),
@@ -84,6 +86,8 @@ SHELL = {
     "_stream",
     "_attempts",
     "_client",
+    "_background_task",
+    "_background_reader",
     "_background",
     "_tee",
     "pacing",
@@ -98,9 +102,9 @@ LIBRARIES = {
     "httpx_sse": {"_sse"},
     "httpx": {"_sse", "_http", "_response", "_connecting"},
     "anyio": SHELL - {"_iterators", "_stream", "_client", "_tee", "relay"},
-    "trio": {"_background"},
+    "trio": {"_background_task"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
-    | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models", "_stream"},
+    | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},
     "pydantic_core": {"types._lenient", "_partial", "_partial_models"},
 }
 IMPURE = {

@@ -272,6 +272,44 @@ def test_around_updates_it_takes_nothing_early() -> None:
     assert seen == [(0.0, "a"), (1.3, "abb"), (2.6, "abbbbb"), (3.9, "abbbbbbb"), (5.2, "abbbbbbbb")]
 
 
+def test_while_the_caller_shows_a_marker_no_update_is_made() -> None:
+    seen: list[tuple[float, str]] = []
+
+    async def main() -> None:
+        start = trio.current_time()
+        updates = paced(speak([(0.0, "a"), (5.1, "b"), (0.2, "c"), (0.7, "d"), (0.4, "e")]), every=1.0)
+        async for item in heartbeat(updates, every=5.0):
+            shown = item.text if isinstance(item, Update) else "typing"
+            seen.append((round(trio.current_time() - start, 6), shown))
+            if shown == "typing":
+                await anyio.sleep(0.5)
+
+    by_the_clock(main)
+    assert seen == [(0.0, "a"), (5.0, "typing"), (5.5, "abc"), (6.5, "abcde")]
+
+
+def test_a_refusal_that_another_task_tells_of_ends_the_wait() -> None:
+    seen: list[tuple[float, str]] = []
+
+    async def main() -> None:
+        start = trio.current_time()
+        updates = paced(speak([(0.0, "a"), (100.0, "b")]), every=1.0)
+
+        async def refuse() -> None:
+            await anyio.sleep(2)
+            updates.retry_after(3)
+            await anyio.sleep(1)
+            updates.retry_after(1)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refuse)
+            async for update in updates:
+                seen.append((round(trio.current_time() - start, 6), update.text))
+
+    by_the_clock(main)
+    assert seen == [(0.0, "a"), (4.0, "a"), (100.0, "ab")]
+
+
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -325,6 +363,8 @@ async def test_of_an_answer_of_tool_calls_alone_there_is_nothing_to_show(
     [
         lambda source: paced(source, every=-1),
         lambda source: paced(source, every=float("nan")),
+        lambda source: paced(source, every="1"),
+        lambda source: paced(source, every=None),
         lambda source: paced(source, every=float("inf")),
         lambda source: paced(source, limit=0),
         lambda source: heartbeat(source, every=0),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
-from typing import Annotated, Any, Generic, Literal, NewType, Optional, TypeVar
+from typing import Annotated, Any, Generic, Literal, NewType, Optional, Self, TypeVar
 from uuid import UUID
 
 import pytest
@@ -19,8 +19,10 @@ from pydantic import (
     AliasPath,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     RootModel,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -185,7 +187,8 @@ Name = NewType("Name", str)
 
 
 class Everything(BaseModel):
-    text: Annotated[str, Field(min_length=3)]
+    text: Annotated[str, Field(min_length=3, max_length=5)]
+    letters: Annotated[str, Field(pattern="^[a-z]+$")] | None
     day: date
     moment: datetime
     color: Color
@@ -215,8 +218,10 @@ DOG = Dog(kind="dog", name="Rex")
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("text", '"ab', None),
-        ("text", '"abc', "abc"),
+        ("text", '"ab', "ab"),
+        ("text", '"abcdef', "abcdef"),
+        ("text", '"abcdef", ', "abcdef"),
+        ("letters", '"ab 1', "ab 1"),
         ("day", '"2026-11-2', None),
         ("day", '"2026-11-23"', date(2026, 11, 23)),
         ("day", '"no day", "x": 1', None),
@@ -294,6 +299,86 @@ def test_a_generic_model_has_the_types_that_it_was_given() -> None:
     snapshot = seen('{"item": {"kind": "dog", "name": "Rex', Box[Dog])
     assert snapshot is not None
     assert (snapshot.item, snapshot.label) == (DOG, "none")
+
+
+class Image(BaseModel):
+    url: str
+    alt: str = ""
+
+
+class Words(BaseModel):
+    text: str
+
+
+class Quote(Words):
+    by: str
+
+
+class Cats(BaseModel):
+    kind: Literal["cats"]
+    name: str
+
+
+Answer = Literal["no", "not sure"]
+BySize = Annotated[
+    Annotated[Image, Tag("image")] | Annotated[Words, Tag("words")],
+    Discriminator(lambda value: "image" if len(value) > 1 else "words"),
+]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Answer, '"not sure"', [None, "not sure"]),
+        (Answer | None, '"not sure"', [None, "not sure"]),
+        (list[Answer], '["not sure"]', [None, [], ["not sure"]]),
+        (Answer | str, '"not"', [None, "", "n", "no", "not"]),
+        (str, r'"a\u00e9b"', [None, "", "a", "aé", "aéb"]),
+        (str, r'"\ud83d\ude00\\u"', [None, "", "😀", "😀\\", "😀\\u"]),
+        (dict[str, str], r'{"a": "b\nc"}', [None, {}, {"a": ""}, {"a": "b"}, {"a": "b\n"}, {"a": "b\nc"}]),
+        (Image | Words, '{"text": "a"}', [None, Words(text=""), Words(text="a")]),
+        (list[Image] | list[Words], '[{"text": ""}]', [None, [Words(text="")]]),
+        (list[int] | list[str], '["a"]', [None, [""], ["a"]]),
+        (RootModel[Image] | RootModel[Words], '{"text": ""}', [None, RootModel[Words](Words(text=""))]),
+        (Words | Quote, '{"text": "a", "by": ""}', [None, Quote(text="a", by="")]),
+        (Words | Quote, '{"text": "a"}', [None, Words(text="a")]),
+        (Words | dict[str, Any], '{"a": 1}', [None, {"a": 1}]),
+        (Words | Any, '{"a": 1}', [None, {"a": 1}]),
+        (Cat | Cats, '{"kind": "cats", "name": ""}', [None, Cats(kind="cats", name="")]),
+        (BySize, '{"url": "", "alt": "a"}', [None, Image(url="", alt="a")]),
+    ],
+)
+def test_nothing_is_shown_that_may_become_something_else(annotation: Any, text: str, expected: list[Any]) -> None:
+    items = [each.item for each in every_snapshot('{"item": ' + text + "}", Box[annotation])]
+    assert [item for item, _ in itertools.groupby(items)] == expected
+    assert [type(item) for item in items if item] == [type(item) for item in expected if item]
+
+
+class Reserved(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    one: str = Field(alias="self")
+    two: str = Field(alias="_fields_set")
+    cls: str
+
+
+@pytest.mark.parametrize("model", [Reserved, Extra])
+def test_the_names_of_an_object_may_be_any(model: type[BaseModel]) -> None:
+    text = '{"self": "a", "_fields_set": "b", "cls": "c", "values": "d", "name": "e"}'
+    snapshot = seen(text[:-1] + ', "', model)
+    assert snapshot == model.model_validate_json(text)
+    assert seen('{"self": "a', model) is not None
+
+
+class Linked(BaseModel):
+    name: str
+    following: Self | None = None
+    others: list[Self] = []
+
+
+def test_what_only_the_whole_model_can_read_is_there_at_the_end() -> None:
+    text = '{"name": "a", "following": {"name": "b"}, "others": [{"name": "c"}]}'
+    assert every_snapshot(text, Linked)[-2:] == [Linked(name="a"), Linked.model_validate_json(text)]
 
 
 def test_a_root_model_is_what_its_root_is() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from chatapi_async import (
     AsyncChatClient,
@@ -114,7 +114,9 @@ def completion(text: str, completeness: str = "complete", **fields: Any) -> Chat
         (completion("{}", "truncated"), "its end has not come"),
         (completion("{}", "failed"), "an error ended it"),
         (completion("{}", finish_reason="content_filter"), "A filter ended it"),
-        (completion("", message={"refusal": "I will not."}), "The model refused: I will not."),
+        (completion("", message={"refusal": "I will not."}), "The model refused: I will not; cannot make a Place of"),
+        (completion("\n```json\n{}\n```"), "It is in a Markdown code fence: ask for bare JSON"),
+        (completion("Sure! {}"), "It begins with prose: ask for bare JSON"),
         (completion("  {\n  }"), "The text (7 characters): { }"),
         (completion('{"name": 1, "zoom": "x"}'), "name: Input should be a valid string; zoom: Input should be"),
         (
@@ -128,6 +130,29 @@ def test_the_message_says_why_it_may_be(unfit: ChatCompletionResponse, said: str
         unfit.parse(Place)
     assert said in str(caught.value)
     assert caught.value.partial is unfit
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "-1", "null", '"no', "\ufeff{}", '{"zoom": "```"}'])
+def test_the_message_says_nothing_of_a_beginning_that_is_json(text: str) -> None:
+    with pytest.raises(AnswerParseError) as caught:
+        completion(text).parse(Place)
+    assert "ask for bare JSON" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [list[Place], dict, dict[str, Any], Place | None, "Place", PLACE, None])
+async def test_what_is_no_model_is_refused_before_anything_is_read(kind: Any, place: ChatStream[Any]) -> None:
+    message = Message.assistant(tool_calls=[{"function": {"name": "look", "arguments": "{}"}}])  # type: ignore[list-item]
+    assert message.tool_calls is not None
+    for parse in (completion("{}").parse, message.tool_calls[0].parse):
+        with pytest.raises(ConfigurationError, match=r"pass a RootModel, such as RootModel\[list\[Place\]\]"):
+            parse(kind)
+    with pytest.raises(ConfigurationError, match=r"get_final_parsed\(\) takes a pydantic model, not "):
+        await place.get_final_parsed(kind)
+    assert place.status_code is None
+
+
+def test_a_root_model_reads_what_is_no_object() -> None:
+    assert completion('[{"name": "Sendai"}]').parse(RootModel[list[Place]]).root == [Place(name="Sendai")]
 
 
 def test_a_message_is_of_a_bounded_length_and_counts_what_it_leaves_out() -> None:
@@ -209,11 +234,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
+        self.cost = 0.0
         self.texts: list[str] = []
         parse = _partial.parse_partial
 
         def counting(text: str) -> Any:
             self.texts.append(text)
+            self.now += self.cost
             return parse(text)
 
         monkeypatch.setattr(_partial, "parse_partial", counting)
@@ -240,6 +267,20 @@ async def test_however_many_chunks_come_one_snapshot_is_parsed_in_an_interval(
     found += [each async for each in objects]
     assert [len(each["a"]) for each in found] == [0, 2, 400]
     assert [len(text) for text in counted.texts] == [7, 9]
+
+
+async def test_a_snapshot_that_takes_long_is_followed_by_a_longer_pause(
+    server: RawServer, client: AsyncChatClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    counted.cost = 1.0
+    server.answer(*answer(*PIECES))
+    objects = client.chat_completion("Where?").partial_objects(dict, every=0.5)
+    found = [await anext(objects)]
+    counted.now += 3.9
+    counted.cost = 0.0
+    found += [each async for each in objects]
+    assert found == [GROWN[0], GROWN[-1]]
 
 
 async def test_without_an_interval_each_chunk_that_changes_it_is_parsed_once(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, Field
 
 from ._lenient import NullMeans, Received
-from ._parsing import parse_json
+from ._parsing import checked_model, parse_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -67,8 +67,10 @@ class MessageToolCall(Received):
         """Return the arguments as an instance of ``model``.
 
         Raises:
+            ConfigurationError: ``model`` is no pydantic model.
             AnswerParseError: the arguments are no JSON, or do not fit ``model``.
         """
+        checked_model(model, "parse")
         what = f"the arguments of {self.function.name!r}"
         return parse_json(self.function.arguments, model.model_validate_json, what=what, expected=model.__name__)
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from ..errors import AnswerParseError
 from ._lenient import NullMeans, Received
-from ._parsing import excerpt, parse_json
+from ._parsing import checked_model as checked_model
+from ._parsing import parse_json
 from .message import Message, MessageToolCall, ModelT
 
 T = TypeVar("T")
@@ -32,7 +33,6 @@ _FINISHED = {
     "length": "It was cut at max_completion_tokens (finish_reason 'length'); allow more",
     "content_filter": "A filter ended it (finish_reason 'content_filter')",
 }
-_REFUSAL_LENGTH = 100
 
 
 class Usage(Received):
@@ -112,8 +112,10 @@ class ChatCompletionResponse(Received):
             model: a pydantic model that fits the JSON which the answer was asked to be.
 
         Raises:
+            ConfigurationError: ``model`` is no pydantic model.
             AnswerParseError: the answer is no JSON (an empty answer is none), or does not fit ``model``.
         """
+        checked_model(model, "parse")
         return parse_answer(self, model.model_validate_json, expected=model.__name__)
 
 
@@ -141,7 +143,12 @@ def parse_answer(completion: ChatCompletionResponse, validate: Callable[[str], T
     what = f"the arguments of {call.function.name!r}" if call else "the answer"
     try:
         return parse_json(
-            json_text(completion), validate, what=what, expected=expected, circumstances=_circumstances(completion)
+            json_text(completion),
+            validate,
+            what=what,
+            expected=expected,
+            circumstances=_circumstances(completion),
+            refusal=_refusal(completion),
         )
     except AnswerParseError as error:
         error.partial = completion
@@ -156,8 +163,11 @@ def _parsed_call(completion: ChatCompletionResponse) -> MessageToolCall | None:
 def _circumstances(completion: ChatCompletionResponse) -> tuple[str, ...]:
     """Say why the text of an answer may not be what was asked for."""
     choice = completion.choices[0] if completion.choices else None
-    refusal: object = ((choice and choice.message.model_extra) or {}).get("refusal")
-    found = [_INCOMPLETE.get(completion.completeness), _FINISHED.get((choice and choice.finish_reason) or "")]
-    if isinstance(refusal, str) and refusal:
-        found.append(f"The model refused: {excerpt(refusal, _REFUSAL_LENGTH)}")
+    found = (_INCOMPLETE.get(completion.completeness), _FINISHED.get((choice and choice.finish_reason) or ""))
     return tuple(sentence for sentence in found if sentence)
+
+
+def _refusal(completion: ChatCompletionResponse) -> str:
+    message = completion.message
+    refusal: object = ((message and message.model_extra) or {}).get("refusal")
+    return refusal if isinstance(refusal, str) else ""
