@@ -2,8 +2,9 @@
 
 A sentence is complete when what follows shows it: white space and the next character, or after a full-width mark the
 next character alone. Whether it is the end of a sentence or that of an abbreviation, ``sentencex`` is asked. A newline
-ends a sentence too, since models do not wrap lines; a list marker alone is no sentence, and goes to what follows it. A
-fenced code block is one unit with its fence lines, so that a caller can tell it by its beginning and leave it out.
+ends a sentence too, since models do not wrap lines; a list marker alone is no sentence, and goes to what follows it.
+Inline code is not cut, except by a newline, and an emoji behind a sentence belongs to it. A fenced code block is one
+unit with its fence lines, so that a caller can tell it by its beginning and leave it out.
 
 An end is judged by one character after it and a bounded number before it, so the work is linear in the text, however
 long a sentence is.
@@ -22,15 +23,23 @@ _NARROW: Final = ".!?…‥؟۔।॥։᙮᠃။៕"
 _WIDE: Final = "。！？｡．"
 _CLOSING: Final = ")]}\"'”’“‘»«›‹*_`~"
 _OPENING: Final = "([{\"'“‘„«»‹›*_`~¿¡「『（［｛〈《【"
+_OPENED: Final = re.compile(rf"(?<!\w)[{re.escape(_OPENING)}]+")
 _MARK_OR_NEWLINE: Final = re.compile(rf"[\n{_NARROW}{_WIDE}]")
 _BEHIND_NARROW: Final = re.compile(rf"[{re.escape(_NARROW + _CLOSING)}]*")
 _BEHIND_WIDE: Final = re.compile(rf"[{re.escape(_NARROW + _WIDE)})\]}}\"'”’」』）］｝〉》】〕〗〙〛｣*_`~]*")
+_EMOJI: Final = "\u2600-\u27bf\u2b50\u2b55\ufe0f\u200d\U0001f000-\U0001faff\U000e0020-\U000e007f"
+_BEHIND_EMOJI: Final = re.compile(rf"[{_EMOJI}{re.escape(_CLOSING)}]*")
+_ONE_EMOJI: Final = re.compile(f"[{_EMOJI}]")
+_PAIRED: Final = re.compile("`+|[«»]")
 _GAP: Final = re.compile(r"[^\S\n]*")
+_SPACE: Final = re.compile(r"\s")  # sentencex panics where one of several bytes is behind an initial
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _LIST_MARKERS: Final = re.compile(
     r"(?:\s*(?:[-+*•–—>]|#{1,6}|\[[ xX]?\]|[*_]{0,3}\(?(?:\d{1,9}|[A-Za-z])[.)][*_]{0,3})(?!\S))+\s*"
 )
 _ORDINAL: Final = re.compile(r"(?<!\S)\d{1,2}\.\Z")
+_ABBREVIATION: Final = re.compile(r"(?<!\w)(?:[Aa]pprox|[Ee]qs?)\.\Z")  # some that sentencex does not know
+_CLOSING_BRACKET: Final = re.compile("[」』]\\Z")  # what is quoted so goes on: 「…」と言った
 _WITH_ORDINALS: Final = frozenset(
     ("cs", "da", "de", "et", "fi", "hr", "hu", "is", "lb", "lv", "nb", "nn", "no", "pl", "sk", "sl", "sr", "tr")
 )
@@ -56,6 +65,9 @@ class SentenceSplitter:
         self._gap: list[str] = []
         self._behind: re.Pattern[str] | None = None
         self._line_has_ended_one = False
+        self._looked_at = 0
+        self._open_code = ""
+        self._open_quote = ""
         self._fence: Fence | None = None
         self._code_line: list[str] = []
 
@@ -96,13 +108,28 @@ class SentenceSplitter:
         if gap:
             self._gap.append(gap)
         if position < len(text):
-            if text[position] != "\n" and self._ends_before(text[position]):
-                self._take(sentences)
-                self._line_has_ended_one = True
+            self._look()
+            following = text[position]
+            ends = following != "\n" and self._ends_before(following)
+            if ends and _ONE_EMOJI.match(following):
+                self._behind = _BEHIND_EMOJI
+            elif not (self._gap and following == "»" and self._open_quote == "«"):
+                if ends:
+                    self._take(sentences)
+                    self._line_has_ended_one = True
+                self._behind = None
             self._sentence += self._gap
             self._gap.clear()
-            self._behind = None
         return position
+
+    def _look(self) -> None:
+        """Note whether inline code is open, and which guillemet: that of French, or that of German, the reverse."""
+        for mark in _PAIRED.findall("".join(self._sentence[self._looked_at :])):
+            if mark[0] == "`":
+                self._open_code = "" if mark == self._open_code else self._open_code or mark
+            elif not self._open_code:
+                self._open_quote = mark if self._open_quote in ("", mark) else ""
+        self._looked_at = len(self._sentence)
 
     def _read_code(self, fence: Fence, text: str, position: int, sentences: list[str]) -> int:
         newline = text.find("\n", position)
@@ -119,6 +146,8 @@ class SentenceSplitter:
     def _end_line(self, sentences: list[str]) -> None:
         whole = not self._line_has_ended_one
         self._line_has_ended_one = False
+        self._looked_at = 0
+        self._open_code = self._open_quote = ""
         line = "".join(self._sentence)
         self._fence = Fence.opened_by(line.removesuffix("\n")) if whole else None
         if self._fence:
@@ -134,12 +163,14 @@ class SentenceSplitter:
             sentences.append("".join(self._markers) + sentence)
             self._markers.clear()
         self._sentence.clear()
+        self._looked_at = 0
         self._gap.clear()
 
     def _ends_before(self, following: str) -> bool:
-        wide = self._behind is _BEHIND_WIDE
-        if not (wide or self._gap):
+        if self._open_code or following in _NARROW or not (self._gap or self._behind is not _BEHIND_NARROW):
             return False
+        if self._behind is _BEHIND_EMOJI:
+            return True
         before = "".join(reversed(list(self._last_pieces())))
         if len(before) <= _CONTEXT:
             starts_code = not self._line_has_ended_one and _MAY_OPEN_FENCE.match(before)
@@ -148,13 +179,17 @@ class SentenceSplitter:
         before = before[-_CONTEXT:]
         if self._language in _WITH_ORDINALS and _ORDINAL.search(before):
             return False
-        # Quotation marks, brackets and emphasis hide from sentencex that a sentence ends before or begins behind them.
-        bare = before.rstrip(_CLOSING)
-        if bare != before and following.islower():
+        if _ABBREVIATION.search(before) or (_CLOSING_BRACKET.search(before) and following in "とっ"):
             return False
-        # One letter alone would be taken for an initial or a numeral.
-        following = "An" if following in _OPENING else f"{following}n" if following.isalpha() else following
-        asked = _HALF.sub("\ufffd", bare + (" " if self._gap else "") + following)
+        # Quotation marks, brackets and emphasis hide from sentencex that a sentence ends before or begins behind them.
+        bare = before.rstrip(_CLOSING).rstrip()
+        if bare == before:
+            bare = _OPENED.sub(" ", before)  # and that a word is an abbreviation
+        elif following.islower():
+            return False
+        # One letter alone would be taken for an initial or a numeral, and "An" or "In" ends even an abbreviation.
+        following = "Ax" if following in _OPENING else f"{following}x" if following.isalpha() else following
+        asked = _HALF.sub("\ufffd", _SPACE.sub(" ", bare) + (" " if self._gap else "") + following)
         segments: list[str] = self._segment(self._language, asked)
         return len(segments) > 1 and segments[-1] == asked[-len(following) :]
 

@@ -7,9 +7,9 @@ begin a part. A grapheme cluster is cut only where it is larger than the limit b
 White space at a cut is dropped, except the indentation of code.
 
 A code fence that a cut leaves open is closed there and opened again in the next part; these lines count. One that began
-in the second half of a part moves to the next part as a whole. Where the fence lines would take more than half the
-limit, the block is cut like plain text. Fences are found at any indentation and after list markers, as chats do; not in
-block quotes.
+in the second half of a part, or without room for code there, moves to the next part as a whole. Where the fence lines
+would take more than half the limit, the block is cut like plain text. Fences are found at any indentation and after
+list markers, as chats do; not in block quotes.
 
 Each decision depends only on the text up to and with the first character that does not fit.
 """
@@ -55,6 +55,7 @@ _IN_LINE: Final = re.compile(
 )
 _PARAGRAPH, _LINE, _SENTENCE, _WORD = range(4)
 _ENDS_WIDE: Final = re.compile("[。！？｡]")
+_LINE_AND_EMPTY_ONES: Final = re.compile(r"(?:[^\n]+|\A)\n*")
 _FENCE: Final = re.compile(r"\s*(?:(?:[-*+]|\d{1,9}[.)])\s+)*(?P<marks>`{3,}+(?=[^`]*\Z)|~{3,}+)(?P<info>(?s:.*))")
 
 
@@ -75,8 +76,8 @@ def split_message(text: str, limit: int, *, measure: Callable[[str], int] = len)
         measure: gives the size of a text in the platform's units; it must not shrink as a text grows.
 
     Raises:
-        ConfigurationError: the limit is below 1, or too small for a single character of the text; or the extra
-            ``bots`` is not installed.
+        ConfigurationError: the limit is no whole number above 0, or too small for a single character of the text;
+            or ``measure`` gives no size, or one for an empty text; or the extra ``bots`` is not installed.
     """
     splitter = MessageSplitter(limit, measure=measure)
     splitter.add(text)
@@ -87,8 +88,10 @@ class MessageSplitter:
     """Splits a text that is still growing. Its parts are at any time those of the text so far, by ``split_message``."""
 
     def __init__(self, limit: int, *, measure: Callable[[str], int] = len) -> None:
-        if limit < 1:
-            raise ConfigurationError(f"limit must be at least 1, not {limit}: pass the platform's, as DISCORD_LIMIT")
+        if not _is_whole(limit) or limit < 1:
+            raise ConfigurationError(f"limit must be a whole number, at least 1, such as DISCORD_LIMIT; not {limit!r}")
+        if not _is_whole(size := measure("")) or not 0 <= size <= limit:
+            raise ConfigurationError(f"measure must give 0 for an empty text, not {size!r}: pass one like utf16_units")
         _cluster_pattern()  # where the extra is missing, that is said before any text has come
         self._limit = limit
         self._measure = measure
@@ -181,10 +184,15 @@ def extra(module: str) -> Any:
         raise ConfigurationError(f"this needs {module}: pip install 'chatapi-async[bots]'") from error
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int)
+
+
 @cache
 def _cluster_pattern() -> Any:
-    # Two halves of a surrogate pair, which are two code points here, stay together like one character.
-    return extra("regex").compile(r"[\ud800-\udbff][\udc00-\udfff]|\X")
+    # The halves of a surrogate pair stay together. Flags are taken as pairs: \X looks back over their run for each.
+    flag = r"\p{RI}{2}(?![\p{GCB=Extend}\p{GCB=SpacingMark}\u200d])"
+    return extra("regex").compile(rf"[\ud800-\udbff][\udc00-\udfff]|{flag}|\X")
 
 
 class _Line(NamedTuple):
@@ -201,21 +209,16 @@ class _Window:
         self.text = text
         self.prefix = f"{fence.line}\n" if fence and fence.line else ""
         self._lines: list[_Line] = []
-        start = 0
-        for line in text.split("\n"):
-            if fence is None:
-                opened = Fence.opened_by(line)
-                self._lines.append(_Line(start, line, None, opened is not None))
+        for found in _LINE_AND_EMPTY_ONES.finditer(text):
+            start, line = found.start(), found[0].rstrip("\n")
+            opened = None if fence else Fence.opened_by(line)
+            closes = fence is not None and fence.closed_by(line, unfinished=start + len(line) == len(text))
+            self._lines.append(_Line(start, line, fence, closes or opened is not None))
+            if closes or opened:
                 fence = opened and reopened(opened)
-            else:
-                closes = fence.closed_by(line, unfinished=start + len(line) == len(text))
-                self._lines.append(_Line(start, line, fence, closes))
-                fence = None if closes else fence
-            start += len(line) + 1
-        self._starts = [line.start for line in self._lines]
 
     def line_at(self, position: int) -> _Line:
-        return self._lines[bisect_right(self._starts, position) - 1]
+        return self._lines[bisect_right(self._lines, position, key=lambda line: line.start) - 1]
 
     def shown(self, end: int) -> str:
         """Return the part that ends at ``end``, with its fence lines; ``""`` where it is white space only."""
@@ -243,9 +246,10 @@ class _Window:
         opener = next((line for line in reversed(self._lines[:-1]) if line.is_fence), None)
         if opener and (fence := self._lines[-1].fence) and fence.line:
             before = [end for _, end in boundaries if end <= opener.start]
-            if before and 2 * opener.start >= last:
+            no_room = not self.text[opener.start + len(opener.text) : last].strip()
+            if before and (no_room or 2 * opener.start >= last):
                 return before[-1], self._resume(before[-1], bounds)
-            boundaries = [(kind, end) for kind, end in boundaries if end > opener.start]
+            boundaries = [at for at in boundaries if at[1] > opener.start]
         if found := [(kind, -end) for kind, end in boundaries if 4 * end >= last]:
             end = -min(found)[1]
         elif spaces := [end for _, end in boundaries if self.text[end].isspace()]:
@@ -255,18 +259,14 @@ class _Window:
         return end, self._resume(end, bounds)
 
     def _boundaries(self) -> Iterator[tuple[int, int]]:
-        above: _Line | None = None
-        blank = False
-        for line in self._lines:
-            if not line.text.strip():
-                blank = True
-                continue
+        lines = [line for line in self._lines if line.text.strip()]
+        for above, line in zip([None, *lines], lines, strict=False):
             # A cut behind the line that opens a fence, or before the one that closes it, would leave it empty.
             if above and not (line.is_fence and line.fence) and not (above.is_fence and not above.fence):
-                yield _PARAGRAPH if blank and not line.fence else _LINE, above.start + len(above.text.rstrip())
+                end = above.start + len(above.text.rstrip())
+                yield _LINE if line.fence or self.text.count("\n", end, line.start) == 1 else _PARAGRAPH, end
             if not line.is_fence:
                 yield from _boundaries_in(line)
-            above, blank = line, False
 
     def _resume(self, end: int, bounds: set[int]) -> int:
         """Return where the text goes on after a cut: behind white space, but before the indentation of code."""
@@ -294,6 +294,6 @@ def _boundaries_in(line: _Line) -> Iterator[tuple[int, int]]:
     for found in _IN_LINE.finditer(line.text):
         follows = line.text[found.end() : found.end() + 1]
         ends = found["end"] and not follows.islower() if found["space"] else _ENDS_WIDE.search(found[0])
-        if follows and (found["space"] or found["wide"]):
+        if follows and (found.start("space") > 0 or found["wide"]):  # not before the indentation
             at = found.start("space") if found["space"] else found.end()
             yield _SENTENCE if ends and not line.fence else _WORD, line.start + at

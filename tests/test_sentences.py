@@ -56,7 +56,7 @@ CASES = [
     ("en", "**Bold.** See https://a.b/c.d?x=1! At 5 p.m. we eat.", ["**Bold.**", "See https://a.b/c.d?x=1!",
                                                                     "At 5 p.m. we eat."]),
     ("en", "Version 2.10.3 is out... It works?! Yes", ["Version 2.10.3 is out...", "It works?!", "Yes"]),
-    ("en", "Hi! 😀 Great 👍🏽. Next 👨‍👩‍👧! Done", ["Hi!", "😀 Great 👍🏽.", "Next 👨‍👩‍👧!", "Done"]),
+    ("en", "Hi! 😀 Great 👍🏽. Next 👨‍👩‍👧! Done", ["Hi! 😀", "Great 👍🏽.", "Next 👨‍👩‍👧!", "Done"]),
     ("en", "1. First. A) Second. (3) Third.", ["1. First.", "A) Second.", "(3) Third."]),
     ("en", "One line\r\nanother\r\n\r\nthird", ["One line", "another", "third"]),
     ("en", "-\n\n+\nboth", ["- + both"]),
@@ -65,7 +65,7 @@ CASES = [
     ("en", "```js x. Y\ncode\n``` no\n````\nEnd", ["```js x. Y\ncode\n``` no\n````", "End"]),
     ("en", "```a``` is. That", ["```a``` is. That"]),
     ("en", "Hello. ```js\nis", ["Hello.", "```js", "is"]),
-    ("en", "Hello. ```abc. Is", ["Hello.", "```abc.", "Is"]),
+    ("en", "Hello. ```abc. Is", ["Hello.", "```abc. Is"]),
     ("en", "I have 12. That is all.", ["I have 12.", "That is all."]),
     ("en", "", []),
     ("en", " \n\n ", []),
@@ -73,15 +73,35 @@ CASES = [
      ["Das kostet z. B. 3,50 €.", "Am 3. Oktober ist zu.", "„Ja?“ fragte er.", "„Nein.“", "Gut."]),
     ("de_AT", "Es war 2024. Danach usw. Ende.", ["Es war 2024.", "Danach usw. Ende."]),
     ("ja", "「こんにちは。」と言った。仙台は良い！？はい。（終わり。）",
-     ["「こんにちは。」", "と言った。", "仙台は良い！？", "はい。", "（終わり。）"]),
+     ["「こんにちは。」と言った。", "仙台は良い！？", "はい。", "（終わり。）"]),
     ("en", "言語が違う。それでも。", ["言語が違う。", "それでも。"]),
     ("zh-Hans", "他说：“你好。”然后走了。真的吗？“是的！”", ["他说：“你好。”", "然后走了。", "真的吗？", "“是的！”"]),
     ("hi", "नमस्ते। आप कैसे हैं? ठीक।", ["नमस्ते।", "आप कैसे हैं?", "ठीक।"]),
     ("ar", "مرحبا. كيف حالك؟ بخير!", ["مرحبا.", "كيف حالك؟", "بخير!"]),
+    ("en", "Run `git add . && git commit`. Use `cd .. && make`! Or ``a ` b. C``. Fine.",
+     ["Run `git add . && git commit`.", "Use `cd .. && make`!", "Or ``a ` b. C``.", "Fine."]),
+    ("en", "A ` alone. Is it?\nNo. `b.` It", ["A ` alone. Is it?", "No. `b.`", "It"]),
+    ("en", 'Tools, e.g. **pytest**, i.e. `x`, etc. (see Eq. (2), No. (3)). "Dr. *House*" and Mr. "T" agree. *So* do I.',
+     ['Tools, e.g. **pytest**, i.e. `x`, etc. (see Eq. (2), No. (3)).', '"Dr. *House*" and Mr. "T" agree.',
+      "*So* do I."]),
+    ("en", "Ask Dr. Albert, Mr. Ian or Mrs. Olson. It is approx. 5 or approx. pi. Done", [
+        "Ask Dr. Albert, Mr. Ian or Mrs. Olson.", "It is approx. 5 or approx. pi.", "Done"]),
+    ("en", "It (e.g. John) and **Dr. Smith** can't. We (No. 5) can", [
+        "It (e.g. John) and **Dr. Smith** can't.", "We (No. 5) can"]),
+    ("en", "Plan B\u2028. So. End", ["Plan B\u2028. So.", "End"]),
+    ("en", "Well . . . maybe. Wait. . . . Now", ["Well . . . maybe.", "Wait. . . .", "Now"]),
+    ("en", "Great! 🎉\n**Yes! 👍🏽** You. 🚀 🚀. Next. 🎉And", [
+        "Great! 🎉", "**Yes! 👍🏽**", "You. 🚀 🚀.", "Next. 🎉", "And"]),
+    ("fr", "« Oui. » dit-il. « Non\u00a0!\u00a0» Puis. « A. B. » Fin", [
+        "« Oui. » dit-il.", "« Non\u00a0!\u00a0»", "Puis.", "« A.", "B. »", "Fin"]),
+    ("de", "Nur `«`. »Gut.« Dann. »Ja.« Ende", ["Nur `«`.", "»Gut.«", "Dann.", "»Ja.«", "Ende"]),
+    ("ja", "「元気？」と聞いた。「はい！」って。「ね。」次", [
+        "「元気？」と聞いた。", "「はい！」って。", "「ね。」", "次"]),
     ("en", MARKDOWN, UNITS),
 ]  # fmt: skip
 PIECES = [*"aB .!?\n\r`~-1\"')“”。！」「」", "\u00a0", "\u2028", "\u0301", "\ud83d", "\ude00", "Dr. ", "e.g. ", "3.14",
-          "。」", "```\n", "\n```py\n", "1. ", "\n- ", "仙台", "हैं। ", "🇯🇵", " " * 9, "word " * 90]  # fmt: skip
+          "。」", "```\n", "\n```py\n", "1. ", "\n- ", "仙台", "« ", " »", "🎉", "と", "हैं। ", "🇯🇵",
+          " " * 9, "word " * 90]  # fmt: skip
 ANY_TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=60)
 
 
@@ -104,7 +124,10 @@ def test_real_texts_are_cut_where_a_reader_would(language: str, text: str, sente
         (["3", ".", "14 is", ". ", "Pi"], [[], [], [], [], ["3.14 is."]]),
         (["Dr", ". ", "Smith"], [[], [], []]),
         (["e.g", ".", " this"], [[], [], []]),
-        (["はい。", "」", "と"], [[], [], ["はい。」"]]),
+        (["はい。", "」", "次"], [[], [], ["はい。」"]]),
+        (["はい。", "」", "と"], [[], [], []]),
+        (["Yes!", " ", "🎉", " ", "So"], [[], [], [], [], ["Yes! 🎉"]]),
+        (["`a. ", "B`.", " C"], [[], [], ["`a. B`."]]),
         (["はい", "。", "次"], [[], [], ["はい。"]]),
         (["A line", "\n", "more"], [[], ["A line"], []]),
         (["One. Two. Three", ". F"], [["One.", "Two."], ["Three."]]),
@@ -132,7 +155,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         SentenceSplitter()
 
 
-@pytest.mark.parametrize("piece", ["word ", "e.g. ", "3.", ".", "“", " ", "-\n", "。", "```\n```", "a\nb. "])
+@pytest.mark.parametrize("piece", ["word ", "e.g. ", "3.", ".", "“", " ", "-\n", "。", "```\n```", "a\nb. ",
+                                   "`. ", "` ", "« . »", "! 🎉", " 🎉"])  # fmt: skip
 def test_text_without_an_end_costs_what_it_is_long(piece: str) -> None:
     splitter = SentenceSplitter()
     begun = time.process_time()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import regex
@@ -158,6 +160,14 @@ def test_a_part_ends_at_the_best_boundary_that_fits(text: str, limit: int, parts
         ("```py\nunfinished\n``", 30, ["```py\nunfinished\n```"]),
         ("```py\r\none\r\ntwo two two\r\n```", 22, ["```py\r\none\n```", "```py\ntwo two two\r\n```"]),
         ("```js`x\nno code here", 16, ["```js`x", "no code here"]),
+        ("Ab.\n```py\n    abcdefghijklmnop\n```", 26, ["Ab.\n```py\n    abcdefgh\n```", "```py\nijklmnop\n```"]),
+        ("Ab.\n```\n            cde\n```", 22, ["Ab.", "```\n            cd\n```", "```\ne\n```"]),
+        ("Abcdefgh.\n```\n    ijklm nopq\n```", 28, ["Abcdefgh.\n```\n    ijklm\n```", "```\nnopq\n```"]),
+        (
+            "```\nab\n    cdefghijklmnopqrstuvwxyz\n```",
+            30,
+            ["```\nab\n```", "```\n    cdefghijklmnopqrst\n```", "```\nuvwxyz\n```"],
+        ),
     ],
 )
 def test_a_code_fence_is_closed_and_opened_again(text: str, limit: int, parts: list[str]) -> None:
@@ -241,11 +251,17 @@ def test_the_open_part_is_shown_with_its_fence_closed() -> None:
     assert shown == [["Code:\n``"], [code], [code], [code + "\nDone"]]
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(limit: int) -> None:
-    with pytest.raises(ConfigurationError, match="at least 1"):
-        split_message("", limit)
+@pytest.mark.parametrize("limit", [0, -1, 2000.0, "2000", None])
+def test_a_limit_that_is_no_whole_number_above_zero_is_refused(limit: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"at least 1, such as DISCORD_LIMIT; not {limit!r}"):
+        MessageSplitter(limit)
     assert issubclass(ConfigurationError, ValueError)
+
+
+@pytest.mark.parametrize("size", [21, -1, None, "5", 0.5, float("inf")])
+def test_a_measure_that_gives_no_size_for_an_empty_text_is_refused(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"must give 0 for an empty text, not {size!r}"):
+        MessageSplitter(20, measure=lambda _: size)
 
 
 def test_a_limit_too_small_for_one_character_is_refused_and_what_came_before_is_kept() -> None:
@@ -282,6 +298,14 @@ def test_many_small_pieces_cost_what_they_are_long() -> None:
 
     assert " ".join(parts) == ("word " * 20_000)
     assert seen < 100_000 * 20
+
+
+@pytest.mark.parametrize(("text", "count"), [("🇯" * 100_000, 3), ("\n" * 1_000_000, 0)], ids=["flags", "newlines"])
+def test_a_long_run_costs_what_it_is_long(text: str, count: int) -> None:
+    begun = time.process_time()
+
+    assert len(split_message(text, 49_999)) == count
+    assert time.process_time() - begun < 4
 
 
 @given(ANY_TEXT, st.integers(1, 60), measures)
