@@ -14,12 +14,9 @@ import fastapi
 import httpx
 import pytest
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
-from chatapi_async import AsyncChatClient, Message, aggregate, tee
+from chatapi_async import AsyncChatClient, Message
 from chatapi_async.emulator import Emulator, serve
-from chatapi_async.pacing import DISCORD_LIMIT, paced
-from chatapi_async.relay import SSE_HEADERS, relay_sse
 from tests.raw_server import DONE, RawServer, chunk, client_of, stream
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -54,9 +51,7 @@ async def test_structured_output(server: RawServer) -> None:
     shown: list[tuple[str | None, list[str] | None]] = []
     server.answer(*stream(chunk('{"title": "Pan'), chunk('cakes", "steps": ["Stir"'), chunk("]}", "stop"), DONE))
     async with client_of(server) as client:
-        names = await run(
-            "structured output", BaseModel=BaseModel, client=client, show=lambda *recipe: shown.append(recipe)
-        )
+        names = await run("structured output", client=client, show=lambda *recipe: shown.append(recipe))
     assert shown[-1] == ("Pancakes", ["Stir"])
     assert names["recipe"] == names["Recipe"](title="Pancakes", steps=["Stir"])
     assert server.requests[0].json["response_format"] == {"type": "json_object"}
@@ -68,7 +63,7 @@ async def test_several_consumers(client: AsyncChatClient) -> None:
     async def show(chunks: Any) -> None:
         shown.extend([chunk.text async for chunk in chunks])
 
-    names = await run("several consumers", asyncio=asyncio, tee=tee, aggregate=aggregate, client=client, show=show)
+    names = await run("several consumers", asyncio=asyncio, client=client, show=show)
     assert names["message"].text == "".join(shown) != ""
 
 
@@ -93,7 +88,7 @@ class SentMessage:
 
 async def test_for_bots(client: AsyncChatClient) -> None:
     channel = Channel()
-    await run("for bots", client=client, paced=paced, DISCORD_LIMIT=DISCORD_LIMIT, channel=channel)
+    await run("for bots", client=client, channel=channel)
     expected = await client.chat_completion("Hello").get_final_text()
     assert [contents[-1] for contents in channel.contents] == [expected]
 
@@ -101,7 +96,7 @@ async def test_for_bots(client: AsyncChatClient) -> None:
 async def test_for_web_backends(client: AsyncChatClient) -> None:
     app = fastapi.FastAPI()
     given = {"app": app, "client": client, "Message": Message, "StreamingResponse": StreamingResponse}
-    await run("for web backends", relay_sse=relay_sse, SSE_HEADERS=SSE_HEADERS, **given)
+    await run("for web backends", **given)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as browser:
         response = await browser.post("/chat", json=[{"role": "user", "content": "Hello"}])
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
