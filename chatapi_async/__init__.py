@@ -1,70 +1,75 @@
 """Stream chat completions from asyncio and trio: typed chunks, merged answers, nothing lost, nothing paid twice."""
 
-from ._accumulate import MessageAccumulator, aggregate
-from ._client import AsyncChatClient, Chatroom
-from ._reader import StreamStats
-from ._retry import RetryPolicy
-from ._stream import ChatStream
-from ._tee import Branch, tee
-from ._timeouts import Timeouts
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from ._version import __version__
-from .errors import (
-    AnswerParseError,
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ChatAPIError,
-    ConfigurationError,
-    ConflictError,
-    EmptyStreamError,
-    EventTooLargeError,
-    InternalServerError,
-    NotFoundError,
-    PaymentRequiredError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerStreamError,
-    StreamClosedError,
-    StreamDecodeError,
-    StreamError,
-    StreamTruncatedError,
-    UnexpectedContentTypeError,
-    UnprocessableEntityError,
-)
-from .types import (
-    ChatCompletionChunkResponse,
-    ChatCompletionFields,
-    ChatCompletionRequest,
-    ChatCompletionResponse,
-    ChatCompletionWithChatroomStreamResponse,
-    Choice,
-    ChunkChoice,
-    ChunkEvent,
-    Completeness,
-    ContentDeltaEvent,
-    ContentDoneEvent,
-    ContentPart,
-    DeltaMessage,
-    ErrorResponse,
-    FinishEvent,
-    Function,
-    FunctionCall,
-    FunctionToolCallArgumentsDeltaEvent,
-    FunctionToolCallArgumentsDoneEvent,
-    HeartbeatEvent,
-    MemorySettings,
-    Message,
-    MessageToolCall,
-    ResponseFormat,
-    StreamToolCall,
-    Tool,
-    ToolSchema,
-    UnknownEvent,
-    Usage,
-    UsageEvent,
-)
+
+if TYPE_CHECKING:
+    from ._accumulate import MessageAccumulator, aggregate
+    from ._client import AsyncChatClient, Chatroom
+    from ._reader import StreamStats
+    from ._retry import RetryPolicy
+    from ._stream import ChatStream
+    from ._tee import Branch, tee
+    from ._timeouts import Timeouts
+    from .errors import (
+        AnswerParseError,
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ChatAPIError,
+        ConfigurationError,
+        ConflictError,
+        EmptyStreamError,
+        EventTooLargeError,
+        InternalServerError,
+        NotFoundError,
+        PaymentRequiredError,
+        PermissionDeniedError,
+        RateLimitError,
+        ServerStreamError,
+        StreamClosedError,
+        StreamDecodeError,
+        StreamError,
+        StreamTruncatedError,
+        UnexpectedContentTypeError,
+        UnprocessableEntityError,
+    )
+    from .types import (
+        ChatCompletionChunkResponse,
+        ChatCompletionFields,
+        ChatCompletionRequest,
+        ChatCompletionResponse,
+        ChatCompletionWithChatroomStreamResponse,
+        Choice,
+        ChunkChoice,
+        ChunkEvent,
+        Completeness,
+        ContentDeltaEvent,
+        ContentDoneEvent,
+        ContentPart,
+        DeltaMessage,
+        ErrorResponse,
+        FinishEvent,
+        Function,
+        FunctionCall,
+        FunctionToolCallArgumentsDeltaEvent,
+        FunctionToolCallArgumentsDoneEvent,
+        HeartbeatEvent,
+        MemorySettings,
+        Message,
+        MessageToolCall,
+        ResponseFormat,
+        StreamToolCall,
+        Tool,
+        ToolSchema,
+        UnknownEvent,
+        Usage,
+        UsageEvent,
+    )
 
 __all__ = [
     "APIConnectionError",
@@ -132,3 +137,33 @@ __all__ = [
     "aggregate",
     "tee",
 ]
+
+# A module is imported when one of its names is first used, so that nobody waits for what they do not use.
+_HOMES = {
+    "AsyncChatClient": "_client",
+    "Branch": "_tee",
+    "ChatStream": "_stream",
+    "Chatroom": "_client",
+    "MessageAccumulator": "_accumulate",
+    "RetryPolicy": "_retry",
+    "StreamStats": "_reader",
+    "Timeouts": "_timeouts",
+    "aggregate": "_accumulate",
+    "tee": "_tee",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "types")
+    value: object = getattr(_import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
+
+
+del TYPE_CHECKING

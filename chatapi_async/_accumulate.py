@@ -35,6 +35,7 @@ from .types import (
     UsageEvent,
 )
 from .types.events import TextBuffer
+from .types.message import text_of
 
 # Fields beside the contract's that providers send in pieces: as text, and as lists.
 _TEXT_FIELDS = frozenset({"reasoning_content", "reasoning", "refusal"})
@@ -114,11 +115,12 @@ class MessageAccumulator:
             if growing is None:
                 growing = self._choices[choice.index] = _GrowingChoice(choice.index)
             growing.add(choice, events)
-        if chunk.model_extra:
-            keep_last(self._extra, chunk.model_extra)
+        usage = chunk.usage
+        if extra := chunk.model_extra:
+            keep_last(self._extra, extra)
+            usage = usage or _usage_beside(extra)
         if fingerprint := getattr(chunk, "system_fingerprint", None):
             self._extra["system_fingerprint"] = fingerprint
-        usage = chunk.usage or _usage_beside(chunk)
         if usage is not None and (self._usage is None or _counts(usage)):
             self._usage = usage
             if events is not None:
@@ -149,11 +151,11 @@ class _GrowingChoice:
         delta = choice.delta
         if not self._role and delta.role:
             self._role = delta.role
-        if delta.content is not None:
+        if (content := delta.content) is not None:
             self._content_seen = True
-            if not isinstance(delta.content, str):
-                self._parts.extend(part for part in delta.content if part.type != "text")
-            if text := delta.text:
+            if not isinstance(content, str):
+                self._parts.extend(part for part in content if part.type != "text")
+            if text := text_of(content):
                 self.finished = False
                 self._content.append(text)
                 if events is not None:
@@ -161,17 +163,17 @@ class _GrowingChoice:
         for fragment in delta.tool_calls or ():
             self.finished = False
             self._add_tool_call(fragment, events)
-        if delta.model_extra:
-            self._add_extra(delta.model_extra)
-        if choice.model_extra:
-            self._add_choice_extra(choice.model_extra)
-        if choice.finish_reason:
+        if extra := delta.model_extra:
+            self._add_extra(extra)
+        if extra := choice.model_extra:
+            self._add_choice_extra(extra)
+        if reason := choice.finish_reason:
             self.finished = True
-        if choice.finish_reason and choice.finish_reason != self.finish_reason:
-            self.finish_reason = choice.finish_reason
-            if events is not None:
-                self.announce_done(events)
-                events.append(FinishEvent(self.index, choice.finish_reason))
+            if reason != self.finish_reason:
+                self.finish_reason = reason
+                if events is not None:
+                    self.announce_done(events)
+                    events.append(FinishEvent(self.index, reason))
 
     def announce_done(self, events: list[AnyEvent]) -> None:
         """Add the events of what is whole, unless they were announced before."""
@@ -280,9 +282,9 @@ def _counts(usage: Usage) -> bool:
     return not (usage.prompt_tokens is None and usage.completion_tokens is None and usage.total_tokens is None)
 
 
-def _usage_beside(chunk: BaseChunk) -> Usage | None:
+def _usage_beside(extra: Mapping[str, Any]) -> Usage | None:
     """Find usage that a provider puts under a key of its own, such as ``x_groq``."""
-    for value in (chunk.model_extra or {}).values():
+    for value in extra.values():
         usage = value.get("usage") if is_object(value) else None
         if is_object(usage):
             try:

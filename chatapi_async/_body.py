@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Final, Generic
 
@@ -14,7 +14,7 @@ from ._decode import DONE, ChunkDecoder, Decoded
 from ._failures import excerpt, unexpected_content_type, unexpected_encoding
 from ._patience import Patience
 from ._response import BodyBrokenError, Response
-from ._sse import EventReader
+from ._sse import Event, EventDecoder
 from .errors import EventTooLargeError, StreamDecodeError
 from .types import ChunkT
 
@@ -39,15 +39,18 @@ class Body(Generic[ChunkT]):
     ) -> None:
         self._response = response
         self._patience = patience
+        self.waits = patience.waits
         self._pieces = _Pieces(response, patience)
         self._max_event_bytes = max_event_bytes
-        self._decoder = ChunkDecoder(chunk_type)
-        self._events: EventReader | None = None
+        self._chunk_decoder = ChunkDecoder(chunk_type)
+        self._event_decoder: EventDecoder | None = None
+        self._events: Iterator[Event] = iter(())
+        self._end: Exception | None = None
         self._json_read = False
         content_type = response.headers.get("content-type", "")
         self._media_type = re.split("[;,]", content_type)[0].strip().lower()
-        if self._media_type == "text/event-stream":
-            self._events = EventReader(self._pieces, max_event_bytes=max_event_bytes)
+        if self._media_type == "text/event-stream" and not response.unreadable:
+            self._event_decoder = EventDecoder(max_event_bytes=max_event_bytes)
 
     @property
     def bytes_received(self) -> int:
@@ -56,32 +59,31 @@ class Body(Generic[ChunkT]):
 
     async def next(self) -> ChunkT | Decoded:
         """Return the next item."""
-        if self._response.unreadable:
-            raise unexpected_encoding(self._response.headers.get("content-type", ""), self._response.unreadable)
-        if self._events is None:
+        if self._event_decoder is None:
             return await self._next_of_json()
-        try:
-            event = await self._events.__anext__()
-        except StopAsyncIteration:
-            if (chunk := self._mislabelled()) is None:
-                raise
-            return chunk
-        if event.data:
+        while (event := next(self._events, None)) is None:
+            if self._end is not None:
+                if isinstance(self._end, StopAsyncIteration) and (chunk := self._mislabelled()) is not None:
+                    return chunk
+                raise self._end
+            try:
+                self._events = self._event_decoder.feed(await self._pieces.__anext__())
+            except Exception as end:
+                self._end = end  # raised after the event that it leaves open
+                self._events = self._event_decoder.close()
+        name, data = event
+        if data:
             self._pieces.beginning = None
-        return self._decoder.decode(event.name, event.data, unterminated=event.unterminated)
+        return self._chunk_decoder.decode(name, data, unterminated=self._end is not None)
 
     @property
     def excerpt(self) -> str:
         """The first words of a body in which no event was found."""
         return excerpt((self._pieces.beginning or b"").decode("utf-8", "replace"))
 
-    def content_came(self) -> None:
-        """Say that the last item brought something of the answer: the wait for the next begins anew."""
-        self._patience.waits.content_came()
-
     def nothing_new_came(self) -> None:
         """Say that the last item brought nothing of the answer: the wait goes on when the caller reads on."""
-        self._patience.waits.caller_took_over(current_time())
+        self.waits.caller_took_over(self._patience.now())
 
     async def caller_reads_on(self) -> None:
         """Let the wait go on. However much is at hand, other tasks have their turn, and limits are kept."""
@@ -94,8 +96,6 @@ class Body(Generic[ChunkT]):
 
     async def aclose(self) -> None:
         """Close the response."""
-        if self._events is not None:
-            await self._events.aclose()
         await self._response.aclose()
 
     def _mislabelled(self) -> ChunkT | None:
@@ -104,14 +104,16 @@ class Body(Generic[ChunkT]):
         text = body.decode("utf-8-sig", "replace")
         if len(body) < self._pieces.received or not text.lstrip().startswith("{"):
             return None
-        chunk = self._decoder.decode_body(text)
-        self._events = None
+        chunk = self._chunk_decoder.decode_body(text)
+        self._event_decoder = None
         self._json_read = True
         return chunk
 
     async def _next_of_json(self) -> ChunkT | Decoded:
         if self._json_read:
             return DONE
+        if self._response.unreadable:
+            raise unexpected_encoding(self._response.headers.get("content-type", ""), self._response.unreadable)
         body = bytearray()
         if self._media_type != "application/json" and not self._media_type.endswith("+json"):
             await read_into(body, self._pieces, EXCERPT_BYTES)
@@ -125,7 +127,7 @@ class Body(Generic[ChunkT]):
             raise EventTooLargeError(self._max_event_bytes)
         self._json_read = True
         try:
-            return self._decoder.decode_body(body.decode("utf-8-sig", "replace"))
+            return self._chunk_decoder.decode_body(body.decode("utf-8-sig", "replace"))
         except StreamDecodeError:
             if broken is not None:  # otherwise it came whole, though the connection did not end as it should
                 raise broken from broken.__cause__

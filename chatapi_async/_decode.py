@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Generic, Literal
 
@@ -54,6 +55,7 @@ class ChunkDecoder(Generic[ChunkT]):
 
     def __init__(self, chunk_type: type[ChunkT]) -> None:
         self._chunk_type = chunk_type
+        self._validate_json: Callable[[str], ChunkT] = chunk_type.__pydantic_validator__.validate_json
         self._surrogates = SurrogateJoiner()
         self._began = False
 
@@ -74,13 +76,15 @@ class ChunkDecoder(Generic[ChunkT]):
                 return DONE
             if not (data or unterminated or name == "error"):
                 return HEARTBEAT
-        if name != "error" and not self._surrogates.holds:
+        if name != "error" and not self._surrogates.held:
             try:
-                chunk = self._chunk_type.model_validate_json(data)
+                chunk = self._validate_json(data)
             except ValidationError:
                 pass  # not a plain chunk: found out below what it is
             else:
-                if "choices" in chunk.model_fields_set and not (_may_be_error(chunk) or self._may_be_whole(chunk)):
+                if "choices" in chunk.model_fields_set and not (
+                    _may_be_error(chunk) or (not self._began and self._may_be_whole(chunk))
+                ):
                     return chunk
         return self._classify(name, data, unterminated)
 
@@ -119,7 +123,7 @@ class ChunkDecoder(Generic[ChunkT]):
             return UnknownEvent(name, data)
         if error_object := find_error(value, named=name not in _UNNAMED):
             raise server_stream_error(error_object)
-        if self._surrogates.holds:
+        if self._surrogates.held:
             self._surrogates.release_finished(value)
         if "choices" in value or str(value.get("object")).startswith("chat.completion"):
             if not self._began and is_array(choices := value.get("choices")):
@@ -130,8 +134,7 @@ class ChunkDecoder(Generic[ChunkT]):
 
     def _may_be_whole(self, chunk: BaseChunk) -> bool:
         """Tell whether the event may be a whole completion: a message, where no delta has come before."""
-        if not self._began:
-            self._began = any(choice.delta.model_fields_set for choice in chunk.choices)
+        self._began = any(choice.delta.model_fields_set for choice in chunk.choices)
         return not self._began and any("message" in (choice.model_extra or ()) for choice in chunk.choices)
 
     def _validate(self, fields: dict[str, Any], data: str) -> ChunkT:
@@ -147,10 +150,16 @@ class ChunkDecoder(Generic[ChunkT]):
 
 
 def _may_be_error(chunk: BaseChunk) -> bool:
+    extra = chunk.model_extra
     if not chunk.choices:
-        return any(key in (chunk.model_extra or ()) for key in ("error", "message", "detail"))
-    extras = (chunk.model_extra, *(choice.model_extra for choice in chunk.choices))
-    return any(extra and extra.get("error") for extra in extras)
+        return any(key in (extra or ()) for key in ("error", "message", "detail"))
+    if extra and extra.get("error"):
+        return True
+    for choice in chunk.choices:
+        extra = choice.model_extra
+        if extra and extra.get("error"):
+            return True
+    return False
 
 
 def _with_delta(choice: Any) -> Any:

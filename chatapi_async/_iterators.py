@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from ._partial import Snapshots
 from ._reader import StreamReader
 from .errors import ChatAPIError
 from .types import AnyEvent, BaseChunk, ChunkEvent, ChunkT, HeartbeatEvent, UnknownEvent
 from .types.response import json_text
 
 if TYPE_CHECKING:
+    from ._partial import Snapshots
     from ._stream import ChatStream
 
 T = TypeVar("T")

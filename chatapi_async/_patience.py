@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, current_time
 
 from ._closing import on_asyncio
 from ._failures import timed_out
-from ._timeouts import Waits
+from ._timeouts import Timeouts, Waits
+from .errors import APITimeoutError
 
 T = TypeVar("T")
+
+_current_task = cast(Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any]], asyncio.current_task)
+"""The task that runs; there is one wherever a coroutine waits on asyncio."""
+
 
 
 class InterruptedWaitError(Exception):
     """The wait was ended by :meth:`Patience.interrupt`."""
 
 
-class Patience:
+class Patience(ABC):
     """The waits of one stream, one at a time."""
 
-    def __init__(self, waits: Waits, where: str) -> None:
-        self.waits = waits
+    now: Callable[[], float]
+    """The event loop's clock, in seconds."""
+
+    def __init__(self, timeouts: Timeouts, where: str) -> None:
+        self.waits = Waits(timeouts, self.now())
         self._where = where
-        self._scope = CancelScope()
         self._interrupted = False
         self._sent = True
-        self._alarm = _Alarm(self._expire) if on_asyncio() else None
 
+    @abstractmethod
     async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what ``operation`` returns.
 
@@ -38,21 +46,6 @@ class Patience:
             APITimeoutError: a limit came first.
             InterruptedWaitError: the wait was interrupted.
         """
-        if not self._interrupted:
-            deadline = self.waits.deadline(current_time())
-            with CancelScope(deadline=inf if self._alarm else deadline) as scope:
-                self._scope = scope
-                if self._alarm is None:
-                    return await operation()
-                self._alarm.set(deadline)
-                try:
-                    return await operation()
-                finally:
-                    self._alarm.set(inf)
-        if self._interrupted:
-            raise InterruptedWaitError
-        phase, limit = self.waits.expired(current_time())
-        raise timed_out(phase, limit, self._where, sent=self._sent)
 
     def request_sent(self, sent: bool) -> None:
         """Say whether the request may have been sent; without a word it counts as sent."""
@@ -61,47 +54,115 @@ class Patience:
     def interrupt(self) -> None:
         """End the present wait, and every later one."""
         self._interrupted = True
-        self._scope.cancel()
+        self._end_wait()
 
+    @abstractmethod
     def end(self) -> None:
         """Say that there will be no more waits."""
-        if self._alarm is not None:
-            self._alarm.drop()
 
-    def _expire(self) -> None:
+    @abstractmethod
+    def _end_wait(self) -> None: ...
+
+    def _over(self) -> APITimeoutError | InterruptedWaitError:
+        """Make the error of a wait that was ended."""
+        if self._interrupted:
+            return InterruptedWaitError()
+        phase, limit = self.waits.expired(self.now())
+        return timed_out(phase, limit, self._where, sent=self._sent)
+
+
+def patience(timeouts: Timeouts, where: str) -> Patience:
+    """Return the patience of a stream that begins now, for the event loop that runs."""
+    return AsyncioPatience(timeouts, where) if on_asyncio() else TrioPatience(timeouts, where)
+
+
+class TrioPatience(Patience):
+    """Waits on trio."""
+
+    def __init__(self, timeouts: Timeouts, where: str) -> None:
+        self.now = current_time
+        self._scope = CancelScope()
+        super().__init__(timeouts, where)
+
+    async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
+        if self._interrupted:
+            raise InterruptedWaitError
+        with CancelScope(deadline=self.waits.deadline(self.now())) as self._scope:
+            return await operation()
+        raise self._over()
+
+    def end(self) -> None:
+        """There is no timer to drop."""
+
+    def _end_wait(self) -> None:
         self._scope.cancel()
 
 
-class _Alarm:
-    """A timer of asyncio that costs next to nothing to move away: it is started anew when it rings too early.
+class AsyncioPatience(Patience):
+    """Waits on asyncio, ended as ``asyncio.timeout`` ends them: by cancelling the task, and taking that back.
 
-    A stream moves it with every chunk, and a timer that is started and cancelled costs some microseconds.
+    A stream waits for each of its chunks. So a wait makes no object of its own, and costs no timer: the one that there
+    is is started anew when it rings too early.
     """
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
+    def __init__(self, timeouts: Timeouts, where: str) -> None:
         self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self._task: asyncio.Task[Any] | None = None
+        self._ended = False
         self._deadline = inf
         self._rings_at = inf
         self._timer: asyncio.TimerHandle | None = None
+        super().__init__(timeouts, where)
 
-    def set(self, deadline: float) -> None:
-        self._deadline = deadline
+    async def wait_for(self, operation: Callable[[], Awaitable[T]]) -> T:
+        if self._interrupted:
+            raise InterruptedWaitError
+        task = _current_task(self._loop)
+        cancelled_before = task.cancelling()
+        self._task = task
+        self._ended = False
+        self._deadline = deadline = self.waits.deadline(self.now())
         if deadline < self._rings_at:
-            self.drop()
-            self._rings_at = deadline
-            self._timer = self._loop.call_at(deadline, self._rings)
+            self._start_timer(deadline)
+        try:
+            return await operation()
+        except asyncio.CancelledError:
+            # Others may cancel it at the same time, and then it stays cancelled.
+            if not self._ended or task.cancelling() > cancelled_before + 1:
+                raise
+            raise self._over() from None
+        finally:
+            self._task = None
+            self._deadline = inf
+            if self._ended:
+                task.uncancel()
 
-    def drop(self) -> None:
+    def end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._rings_at = inf
 
+    def _end_wait(self) -> None:
+        # Later, since within a step of the task that waits, a cancellation would hit what comes after the wait.
+        if not self._loop.is_closed():
+            self._loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._ended:
+            self._ended = True
+            self._task.cancel()
+
+    def _start_timer(self, deadline: float) -> None:
+        self.end()
+        self._rings_at = deadline
+        self._timer = self._loop.call_at(deadline, self._rings)
+
     def _rings(self) -> None:
         self._timer = None
         self._rings_at = inf
         if self._deadline <= self._loop.time():
-            self._ring()
-        else:
-            self.set(self._deadline)
+            self._cancel()
+        elif self._deadline < inf:
+            self._start_timer(self._deadline)

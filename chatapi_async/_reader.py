@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from anyio import current_time
+from typing import Any, Generic, TypeVar
 
 from ._accumulate import MessageAccumulator
 from ._body import Body
 from ._decode import DONE, HEARTBEAT, NOTHING
 from ._failures import closed, truncated
-from ._patience import InterruptedWaitError, Patience
+from ._patience import InterruptedWaitError, Patience, patience
 from ._response import BodyBrokenError, Response
-from ._timeouts import Timeouts, Waits
+from ._timeouts import Timeouts
 from .errors import (
     APITimeoutError,
     ChatAPIError,
@@ -129,13 +127,13 @@ class StreamReader(Generic[ChunkT]):
         if self._runs() and self._body is None:
             await self._exclusively(self._open)
 
-    async def next(self) -> ChunkT | HeartbeatEvent | UnknownEvent | None:
+    def next(self) -> Coroutine[Any, Any, ChunkT | HeartbeatEvent | UnknownEvent | None]:
         """Return the next chunk, which the caller merges, or other event; None once the stream has ended well.
 
         Raises:
             ChatAPIError: the stream ended otherwise, now or before.
         """
-        return await self._exclusively(self._advance) if self._runs() else None
+        return self._exclusively(self._advance)
 
     async def end_early(self, error: StreamClosedError | None) -> None:
         """End the stream for the caller; ``error`` is what reading on raises. No effect if it has ended."""
@@ -153,6 +151,8 @@ class StreamReader(Generic[ChunkT]):
         return self._completeness is None
 
     async def _exclusively(self, operation: Callable[[], Awaitable[T]]) -> T | None:
+        if not self._runs():
+            return None
         if self._busy:
             raise ConfigurationError("two tasks read one stream at once; let one task read, and hand on what it gets")
         self._busy = True
@@ -178,7 +178,7 @@ class StreamReader(Generic[ChunkT]):
 
     async def _open(self) -> Body[ChunkT]:
         self._began = time.monotonic()
-        self._patience = Patience(Waits(self._timeouts, current_time()), self._where)
+        self._patience = patience(self._timeouts, self._where)
         self.response = await self._send(self._patience)
         self._body = Body(
             self.response,
@@ -222,7 +222,7 @@ class StreamReader(Generic[ChunkT]):
             elif not item.has_content:
                 return self._without_news(body, item)
             self._nothing_new = False
-            body.content_came()
+            body.waits.content_came()
             return item
 
     def _without_news(self, body: Body[ChunkT], item: T) -> T:

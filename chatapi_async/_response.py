@@ -72,22 +72,27 @@ class Response:
         if self.unreadable:
             raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
         try:
-            while True:
-                if self._inflater is not None:
-                    await checkpoint()  # however much it grows, other tasks have their turn
-                for piece in self._inflated:
-                    return piece
-                self._read_broke = True  # unless it comes back
-                data = await self._pieces.__anext__()
-                self._read_broke = False
-                if self._inflater is None:
-                    return data
-                self._inflated = self._inflater.feed(data)
+            if self._inflater is not None:
+                return await self._next_inflated(self._inflater)
+            self._read_broke = True  # unless it comes back
+            data = await self._pieces.__anext__()
+            self._read_broke = False
+            return data
         except StopAsyncIteration:
             self._read_to_end = True
             raise
         except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
             raise BodyBrokenError(detail_of(error)) from error
+
+    async def _next_inflated(self, inflater: Inflater) -> bytes:
+        while True:
+            await checkpoint()  # however much it grows, other tasks have their turn
+            for piece in self._inflated:
+                return piece
+            self._read_broke = True  # unless it comes back
+            data = await self._pieces.__anext__()
+            self._read_broke = False
+            self._inflated = inflater.feed(data)
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it. Bounded in time, not cancelled."""

@@ -6,21 +6,21 @@ This is the one module that knows httpx-sse. What the guard adds around its publ
 - the bytes are UTF-8, whatever the header says (the event stream format knows no other encoding), a byte order mark at
   the start is dropped, and invalid bytes become U+FFFD;
 - an event is bounded in size;
-- an event that the body leaves open at its end is closed, and marked as such, so that a whole one is not lost;
+- an event that the body leaves open at its end is closed, so that a whole one is not lost;
 - a line that begins with ``error:`` (a provider's habit, no field of the format) reads as an error event;
 - a sign of life is shown: a comment between two events, and an event without data, are an event without data, for the
   caller to drop, as the format says, or to count;
 - ``id`` lines are dropped, since nothing here resumes a stream; once it saw one, httpx-sse yields an event of no data
   for every blank line.
 
-Only whole lines are handed on, so how the bytes were split changes nothing.
+Only whole events are handed on, so how the bytes were split changes nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Final, cast
 
 import httpx
 from httpx_sse import EventSource
@@ -31,131 +31,116 @@ _ERROR_FIELD = re.compile(rb"^error:", re.MULTILINE)
 _ID_FIELD = re.compile(rb"id(:.*)?\n", re.DOTALL)
 
 
-class Event(NamedTuple):
-    """One server-sent event."""
-
-    name: str
-    """Its type, ``""`` where it names none."""
-    data: str
-    """Its data lines, joined by newlines; ``""`` for a sign of life."""
-    unterminated: bool
-    """Whether the body ended before the event did."""
-
+Event = tuple[str, str]
+"""One server-sent event: its type, ``""`` or ``"message"`` where it names none, and its data lines, joined by newlines;
+``("", "")`` for a sign of life."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CR = ord("\r")  # a number is found several times as fast as bytes of length one
+_LF = ord("\n")
+_DATA = b"data: "
+_BETWEEN_DATA = "\n\ndata: "
 _EMPTY_EVENT = b"data:\n\n"
-_SIGN_OF_LIFE = Event("", "", unterminated=False)
+_SIGN_OF_LIFE: Event = ("", "")
 
 
-class EventReader:
-    """Asynchronous iterator of the events in ``source``.
+class EventDecoder:
+    """Turns the bytes of one body, however they are split, into its events. No I/O.
 
     Args:
-        source: the body, in pieces of any size; what it raises is raised here.
         max_event_bytes: bound of one event, in bytes from the end of the one before it, line ends counted as one byte.
-
-    Raises:
-        EventTooLargeError: by ``anext``, after every event that came before the one that is too large.
     """
 
-    def __init__(self, source: AsyncIterator[bytes], *, max_event_bytes: int) -> None:
+    def __init__(self, *, max_event_bytes: int) -> None:
         self._guard = _Guard(max_event_bytes)
-        self._lines = _whole_lines(source, self._guard)
-        self._events = EventSource(_GuardedResponse(self._lines)).aiter_sse()
+        self._events = _WholeEvents()
+        self._source = EventSource(cast(httpx.Response, self._events))
 
-    def __aiter__(self) -> EventReader:
-        return self
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Return the events that ``data`` completes; all are taken before more is fed.
 
-    async def __anext__(self) -> Event:
-        while True:
-            event = await self._events.__anext__()
-            if (event.data and not event.data.isspace()) or event.event == "error":
-                return Event(event.event, event.data, self._guard.closed)
-            if not self._guard.closed:
-                return _SIGN_OF_LIFE
+        Raises:
+            EventTooLargeError: by ``next``, after every event that came before the one that is too large.
+        """
+        events = self._guard.feed(data)
+        if self._guard.plain:
+            for line in events[len(_DATA) : -2].decode("utf-8", "replace").split(_BETWEEN_DATA):
+                yield ("message", line) if line and not line.isspace() else _SIGN_OF_LIFE
+        elif events:
+            yield from self._decoded(events)
+        if self._guard.too_large:
+            raise EventTooLargeError(self._guard.max_event_bytes)
 
-    async def aclose(self) -> None:
-        """Finish the generators inside; ``source`` is the caller's to close."""
-        await self._events.aclose()
-        await self._lines.aclose()
+    def close(self) -> Iterator[Event]:
+        """Return the event that the end of the body leaves open, if there is one."""
+        return (event for event in self._decoded(self._guard.close() + b"\n\n") if event is not _SIGN_OF_LIFE)
+
+    def _decoded(self, events: bytes) -> Iterator[Event]:
+        if b"error:" in events:
+            events = _ERROR_FIELD.sub(b"event: error\ndata:", events)
+        self._events.text = events.decode("utf-8", "replace")
+        for event in self._source.iter_sse():
+            data = event.data
+            yield (event.event, data) if (data and not data.isspace()) or event.event == "error" else _SIGN_OF_LIFE
 
 
-class _GuardedResponse(httpx.Response):
-    """The response that httpx-sse reads: its text is what the guard lets through."""
+class _WholeEvents:
+    """What httpx-sse takes for a response: its text is whole events."""
 
-    def __init__(self, lines: AsyncIterator[str]) -> None:
-        super().__init__(200, headers={"content-type": "text/event-stream"})
-        self._lines = lines
+    headers: Final = {"content-type": "text/event-stream"}
 
-    def aiter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
-        return self._lines
+    def __init__(self) -> None:
+        self.text = ""
 
-
-async def _whole_lines(source: AsyncIterator[bytes], guard: _Guard) -> AsyncGenerator[str, None]:
-    broken: Exception | None = None
-    while broken is None:
-        try:
-            data = await source.__anext__()
-        except StopAsyncIteration:
-            break
-        except Exception as error:
-            broken = error
-        else:
-            if lines := guard.feed(data):
-                yield lines
-            if guard.too_large:
-                raise EventTooLargeError(guard.max_event_bytes)
-    yield guard.close()
-    if broken is not None:
-        raise broken
+    def iter_text(self) -> Iterator[str]:
+        return iter((self.text,))
 
 
 class _Guard:
-    """Turns bytes, however they are split, into whole lines that end in LF, and bounds the events among them."""
+    """Turns bytes, however they are split, into whole events of lines that end in LF, each bounded in size."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.max_event_bytes = max_event_bytes
         self.too_large = False
-        self.closed = False
+        self.plain = False
+        """Whether what ``feed`` returned last are events of one line of data each."""
         self._line: list[bytes] = []  # pieces of the line that has not ended
         self._line_bytes = 0
-        self._event_bytes = 0  # whole lines since the last blank one
+        self._event: list[bytes] = []  # whole lines since the last blank one
+        self._event_bytes = 0
         self._after_cr = False
         self._at_start = True
 
-    def feed(self, data: bytes) -> str:
-        """Return the lines that ``data`` completes; up to an event that is too large, and then set ``too_large``."""
+    def feed(self, data: bytes) -> bytes:
+        """Return the events that ``data`` completes; up to one that is too large, and then set ``too_large``."""
         if self._at_start:
             data = self._without_byte_order_mark(data)
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        if b"\r" in data:
+        if _CR in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         end = data.rfind(b"\n") + 1
-        rest = data[end:]
-        lines = data[:end]
-        if end:
-            if self._line:
-                lines = b"".join((*self._line, lines))
-                self._line.clear()
-                self._line_bytes = 0
-            if lines[:1] in b":i" or b"\n:" in lines or b"\nid" in lines:
-                lines = self._without_comments_and_ids(lines)
+        lines, rest = data[:end], data[end:]
+        if self._line and end:
+            lines = b"".join((*self._line, lines))
+            self._line.clear()
+            self._line_bytes = 0
         if rest:
             self._line.append(rest)
             self._line_bytes += len(rest)
+        self.plain = not self._event and _is_plain(lines)
+        if not self.plain and (lines.startswith((b":", b"id")) or b"\n:" in lines or b"\nid" in lines):
+            lines = self._without_comments_and_ids(lines)
         if self._event_bytes + len(lines) + self._line_bytes > self.max_event_bytes:
             lines = self._up_to_limit(lines)
-        self._count(lines)
-        return self._decode(lines) if lines else ""
+            self.plain = False
+        return lines if self.plain else self._whole_events(lines)
 
-    def close(self) -> str:
-        """Return the rest of the body, with the event that it leaves open closed."""
-        self.closed = True
-        rest = b"".join(self._line)
-        return (self._decode(rest) if rest else "") + "\n\n"
+    def close(self) -> bytes:
+        """Return what the end of the body leaves open of an event."""
+        return b"".join((*self._event, *self._line))
 
     def _without_byte_order_mark(self, data: bytes) -> bytes:
         data = b"".join((*self._line, data))
@@ -181,14 +166,21 @@ class _Guard:
             kept.append(line)
         return b"".join(kept)
 
-    def _count(self, lines: bytes) -> None:
+    def _whole_events(self, lines: bytes) -> bytes:
+        """Return the events that ``lines`` completes, and keep the rest for the next time."""
         blank = lines.rfind(b"\n\n")
-        if blank >= 0:
-            self._event_bytes = len(lines) - blank - 2
-        elif lines.startswith(b"\n"):
-            self._event_bytes = len(lines) - 1
-        else:
-            self._event_bytes += len(lines)
+        end = blank + 2 if blank >= 0 else lines.startswith(b"\n")
+        rest = lines[end:]
+        events = lines[:end]
+        if end:
+            if self._event:
+                events = b"".join((*self._event, events))
+                self._event.clear()
+            self._event_bytes = 0
+        if rest:
+            self._event.append(rest)
+            self._event_bytes += len(rest)
+        return events
 
     def _up_to_limit(self, lines: bytes) -> bytes:
         start, before = 0, self._event_bytes
@@ -204,7 +196,9 @@ class _Guard:
         self.too_large = True
         return lines[:start]
 
-    def _decode(self, lines: bytes) -> str:
-        if b"error:" in lines:
-            lines = _ERROR_FIELD.sub(b"event: error\ndata:", lines)
-        return lines.decode("utf-8", "replace")
+
+def _is_plain(lines: bytes) -> bool:
+    """Tell whether each line is an event's only one, and data: as nearly every event of a stream of chunks is."""
+    if not (lines.startswith(_DATA) and lines.endswith(b"\n\n")):
+        return False
+    return _LF not in lines[:-2] or lines.count(b"\n") == 2 * lines.count(_BETWEEN_DATA.encode()) + 2

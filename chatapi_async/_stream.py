@@ -10,7 +10,6 @@ from typing import Any, Generic, Self, TypeVar, overload
 from ._accumulate import first_message
 from ._failures import closed
 from ._iterators import EventIterator, ObjectIterator, TextIterator
-from ._partial import Snapshots, kind_of
 from ._reader import StreamReader, StreamStats
 from .errors import AnswerParseError, ConfigurationError
 from .types import (
@@ -23,6 +22,7 @@ from .types import (
     ModelT,
     UnknownEvent,
 )
+from .types.response import checked_model
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class ChatStream(Generic[ChunkT]):
             AnswerParseError: from the iterator: the whole answer is no JSON, or does not fit. It comes after the last
                 snapshot, as every other error of the stream does.
         """
+        from ._partial import Snapshots, kind_of  # half as large as all the rest, and needed for this alone
+
         kind = kind_of(model, "partial_objects", or_dict=True)
         if not every >= 0:
             raise ConfigurationError(f"every={every!r} is no time; give seconds, 0 or more")
@@ -157,7 +159,7 @@ class ChatStream(Generic[ChunkT]):
             AnswerParseError: the answer is no JSON, or does not fit ``model``.
             ChatAPIError: as iteration does.
         """
-        kind_of(model, "get_final_parsed")
+        checked_model(model, "get_final_parsed")
         completion = await self.get_final_completion()
         return self._parsed(lambda: completion.parse(model))
 

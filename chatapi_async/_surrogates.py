@@ -28,12 +28,8 @@ class SurrogateJoiner:
     """Makes the parsed JSON of one stream's chunks whole. Stateful: one for each stream."""
 
     def __init__(self) -> None:
-        self._held: dict[_Path, str] = {}
-
-    @property
-    def holds(self) -> bool:
-        """Whether a first half waits for its second."""
-        return bool(self._held)
+        self.held: dict[_Path, str] = {}
+        """First halves that wait for their second, by where they stand."""
 
     def join(self, value: Any, path: _Path = (), *, last: bool = False) -> Any:
         """Return ``value`` (parsed JSON) with every text free of halves; where it is the ``last``, none is held back.
@@ -54,15 +50,15 @@ class SurrogateJoiner:
         choices = chunk.get("choices")
         for position, choice in enumerate(choices if is_array(choices) else ()):
             path = ("choices", _index(choice, position), "delta", "content")
-            if is_object(choice) and choice.get("finish_reason") and self._held.pop(path, None):
+            if is_object(choice) and choice.get("finish_reason") and self.held.pop(path, None):
                 given = choice.get("delta")
                 delta = given if is_object(given) else {}
                 choice["delta"] = {**delta, "content": f"{delta.get('content') or ''}\ufffd"}
 
     def _join_text(self, text: str, path: _Path) -> str:
-        text = self._held.pop(path, "") + text
+        text = self.held.pop(path, "") + text
         if text and "\ud800" <= text[-1] <= "\udbff":
-            self._held[path] = text[-1]
+            self.held[path] = text[-1]
             text = text[:-1]
         return _whole(text)
 

@@ -56,7 +56,7 @@ class Waits:
     def __init__(self, timeouts: Timeouts, now: float) -> None:
         self.timeouts = timeouts
         self.total_at = _after(now, timeouts.total)
-        self._first_chunk_at = inf
+        self._content_at = inf
         self._idle = inf if timeouts.idle is None else timeouts.idle
         self._waiting_since: float | None = None
         self._waited = 0.0
@@ -64,11 +64,11 @@ class Waits:
 
     def attempt_began(self, now: float) -> None:
         """Count the wait for the first chunk from ``now``."""
-        self._first_chunk_at = _after(now, self.timeouts.first_chunk)
+        self._content_at = _after(now, self.timeouts.first_chunk)
 
     def attempt_failed(self) -> None:
         """Stop waiting for the first chunk, until the next attempt begins."""
-        self._first_chunk_at = inf
+        self._content_at = inf
 
     def content_came(self) -> None:
         """End the present wait; the next one, for more content, begins when it is asked for its deadline."""
@@ -84,22 +84,19 @@ class Waits:
 
     def deadline(self, now: float) -> float:
         """Return when the present wait ends; ``inf`` for never."""
-        return min(self._content_at(now), self.total_at)
+        if self._started:
+            if self._waiting_since is None:
+                self._waiting_since = now
+            self._content_at = self._waiting_since + self._idle - self._waited
+        return min(self._content_at, self.total_at)
 
     def expired(self, now: float) -> tuple[TimeoutPhase, float]:
         """Return which limit the deadline came from, and the limit."""
-        if self.total_at <= self._content_at(now):
+        if self.deadline(now) == self.total_at:
             return "total", self.timeouts.total or inf
         if self._started:
             return "idle", self._idle
         return "first_chunk", self.timeouts.first_chunk or inf
-
-    def _content_at(self, now: float) -> float:
-        if not self._started:
-            return self._first_chunk_at
-        if self._waiting_since is None:
-            self._waiting_since = now
-        return self._waiting_since + self._idle - self._waited
 
 
 def _is_limit(value: object) -> bool:

@@ -347,6 +347,26 @@ def test_a_stream_left_open_by_one_event_loop_can_be_closed_in_another(server: R
     asyncio.run(server.hung_up())
 
 
+def test_a_read_that_a_closed_event_loop_left_waiting_does_not_keep_the_client_from_closing(server: RawServer) -> None:
+    server.answer(*stream(chunk("Hi"), HOLD))
+    client = client_of(server)
+    stream_ = client.chat_completion("Hi")
+
+    async def begin() -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(stream_.until_done())
+        await wait_for(lambda: bool(stream_.snapshot.text), "the first chunk")
+        return task
+
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(begin())
+    loop.set_exception_handler(lambda *_: None)  # it would complain of the task that is left
+    loop.close()
+    asyncio.run(client.aclose())
+    assert stream_.snapshot.text == "Hi"
+    assert stream_.snapshot.completeness == "stopped"
+    del left
+
+
 async def test_a_loop_left_early_closes_the_connection_on_asyncio(server: RawServer, client: AsyncChatClient) -> None:
     server.answer(*stream(chunk("Hi"), HOLD))
     async for _ in client.chat_completion("Hi"):

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "_sse": {"errors"},
     "_decode": {"_failures", "_json", "_surrogates", "errors", "types"},
     "_tool_calls": TYPES,
-    "_accumulate": {"_json", "_tool_calls", "errors"} | TYPES,
+    "_accumulate": {"_json", "_tool_calls", "errors", "types.message"} | TYPES,
     "_partial_models": {"_json"},
     "_partial": {"_json", "_partial_models", "types", "types.response"},
     "_splitting": {"errors"},
@@ -51,14 +51,14 @@ ARROWS: dict[str, set[str]] = {
     "_connecting": {"_closing"},
     "_response": {"_closing", "_connecting", "_inflate"},
     "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
-    "_patience": {"_closing", "_failures", "_timeouts"},
+    "_patience": {"_closing", "_failures", "_timeouts", "errors"},
     "_body": {"_decode", "_failures", "_patience", "_response", "_sse", "errors", "types"},
     "_reader": {
         *("_accumulate", "_body", "_decode", "_failures", "_patience", "_response", "_timeouts"),
         *("errors", "types"),
     },
-    "_iterators": {"_partial", "_reader", "errors", "types", "types.response"},
-    "_stream": {"_accumulate", "_failures", "_iterators", "_partial", "_reader", "errors", "types"},
+    "_iterators": {"_reader", "errors", "types", "types.response"},
+    "_stream": {"_accumulate", "_failures", "_iterators", "_partial", "_reader", "errors", "types", "types.response"},
     "_background_task": {"_closing", "_failures", "errors"},
     "_background_reader": {"_background_task", "_closing", "_failures"},
     "_background": {"_background_reader", "_background_task", "_failures", "errors"},
@@ -96,12 +96,12 @@ SHELL = {
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
-ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}, "_iterators": {"_stream"}}
+ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}, "_iterators": {"_partial", "_stream"}}
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
     "httpx": {"_sse", "_http", "_response", "_connecting"},
-    "anyio": SHELL - {"_iterators", "_stream", "_client", "_tee", "relay"},
+    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
     "trio": {"_background_task"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},

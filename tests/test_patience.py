@@ -10,15 +10,14 @@ import pytest
 import trio
 
 from chatapi_async import APITimeoutError, Timeouts
-from chatapi_async._patience import InterruptedWaitError, Patience
-from chatapi_async._timeouts import Waits
+from chatapi_async._patience import InterruptedWaitError, Patience, patience
 from tests.raw_server import DONE, HOLD, RawServer, chunk, client_of, stream
 
 
 def _patience(**limits: Any) -> Patience:
-    patience = Patience(Waits(Timeouts(**limits), anyio.current_time()), "POST /")
-    patience.waits.attempt_began(anyio.current_time())
-    return patience
+    made = patience(Timeouts(**limits), "POST /")
+    made.waits.attempt_began(anyio.current_time())
+    return made
 
 
 async def _nothing() -> str:
@@ -26,37 +25,37 @@ async def _nothing() -> str:
 
 
 async def _limits_that_move() -> None:
-    patience = _patience(first_chunk=0.2, idle=0.1)
+    waiting = _patience(first_chunk=0.2, idle=0.1)
     for _ in range(3):
-        assert await patience.wait_for(_nothing) == "done"
-        patience.waits.content_came()
+        assert await waiting.wait_for(_nothing) == "done"
+        waiting.waits.content_came()
         await anyio.sleep(0.08)
     with pytest.raises(APITimeoutError) as caught:
-        await patience.wait_for(anyio.sleep_forever)
+        await waiting.wait_for(anyio.sleep_forever)
     assert caught.value.phase == "idle"
-    patience.end()
+    waiting.end()
 
 
 async def _no_limit() -> None:
-    patience = _patience(first_chunk=None, idle=None)
+    waiting = _patience(first_chunk=None, idle=None)
     with anyio.move_on_after(0.05) as scope:
-        await patience.wait_for(anyio.sleep_forever)
+        await waiting.wait_for(anyio.sleep_forever)
     assert scope.cancelled_caught
 
 
 async def _interrupted() -> None:
-    patience = _patience()
+    waiting = _patience()
     async with anyio.create_task_group() as tasks:
 
         async def interrupt() -> None:
-            patience.interrupt()
+            waiting.interrupt()
 
         tasks.start_soon(interrupt)
         with pytest.raises(InterruptedWaitError):
-            await patience.wait_for(anyio.sleep_forever)
+            await waiting.wait_for(anyio.sleep_forever)
     with pytest.raises(InterruptedWaitError):
-        await patience.wait_for(_nothing)
-    patience.end()
+        await waiting.wait_for(_nothing)
+    waiting.end()
 
 
 each_way = pytest.mark.parametrize("run", [_limits_that_move, _no_limit, _interrupted], ids=lambda run: run.__name__)
@@ -70,6 +69,49 @@ async def test_waits_on_asyncio(run: Any) -> None:
 @each_way
 def test_waits_on_trio(run: Any) -> None:
     trio.run(run)
+
+
+async def _expire(waiting: Patience) -> None:
+    with pytest.raises(APITimeoutError):
+        await waiting.wait_for(anyio.sleep_forever)
+
+
+async def test_a_limit_on_asyncio_leaves_the_task_uncancelled() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+
+    await _expire(_patience(first_chunk=0.01))
+
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_task_of_asyncio_that_is_cancelled_when_its_limit_comes_stays_cancelled() -> None:
+    waiting = _patience(first_chunk=0.01)
+    task = asyncio.get_running_loop().create_task(_expire(waiting))
+
+    def expire_and_cancel() -> None:
+        waiting.interrupt()
+        asyncio.get_running_loop().call_soon(task.cancel)
+
+    asyncio.get_running_loop().call_later(0.005, expire_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_a_wait_that_interrupts_itself_cancels_nothing_that_comes_after_it() -> None:
+    waiting = _patience()
+
+    async def interrupt_and_return() -> str:
+        waiting.interrupt()
+        return "done"
+
+    assert await waiting.wait_for(interrupt_and_return) == "done"
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(InterruptedWaitError):
+        await waiting.wait_for(_nothing)
 
 
 async def test_a_limit_costs_no_timer_for_each_chunk_and_leaves_none_behind(

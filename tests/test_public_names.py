@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -27,9 +29,12 @@ def public_modules() -> Iterator[ModuleType]:
 
 def public_names(module: ModuleType) -> set[str]:
     """The names in a module's namespace that are no submodules and no private ones."""
-    return {
-        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
+    return {name for name, value in members(module) if not name.startswith("_") and not isinstance(value, ModuleType)}
+
+
+def members(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """The names of a module, those that it loads when they are asked for too."""
+    return ((name, getattr(module, name)) for name in sorted({*vars(module), *dir(module)}))
 
 
 def own_members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -46,7 +51,7 @@ def documentable() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module in public_modules():
         found[module.__name__] = module
-        for name, value in vars(module).items():
+        for name, value in members(module):
             at_home = getattr(value, "__module__", "").startswith("chatapi_async")
             if not name.startswith("_") and at_home and (inspect.isclass(value) or inspect.isfunction(value)):
                 found[name] = value
@@ -76,6 +81,21 @@ def test_every_name_can_be_imported(name: str) -> None:
     exec(f"from chatapi_async import {name}", namespace)  # noqa: S102
 
     assert namespace[name] is getattr(chatapi_async, name)
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'chatapi_async' has no attribute 'AsyncChatCleint'"):
+        chatapi_async.AsyncChatCleint  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_until_a_name_is_used() -> None:
+    program = "import chatapi_async, sys; print(*sys.modules); chatapi_async.ChatAPIError; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = (set(line.split()) for line in result.stdout.splitlines())
+
+    assert before.isdisjoint({"httpx", "pydantic", "anyio", "asyncio"})
+    assert "chatapi_async.errors" in after
+    assert "httpx" not in after
 
 
 @pytest.mark.parametrize("name", DOCUMENTABLE)

@@ -231,6 +231,16 @@ async def test_stop_keeps_what_came_and_ends_the_answer(server: RawServer, clien
     await server.hung_up()
 
 
+async def test_a_stream_that_was_closed_while_open_cannot_be_entered_again(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(chunk("Hi"), HOLD))
+    async with client.chat_completion("Hi") as stream_:
+        await anext(stream_)
+    with pytest.raises(StreamClosedError, match="it was closed"):
+        await stream_
+
+
 async def test_a_stream_stopped_before_it_is_opened_sends_nothing(server: RawServer, client: AsyncChatClient) -> None:
     stream_ = client.chat_completion("Hi")
     await stream_.stop()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import Iterable
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -14,9 +12,15 @@ import respx
 from httpx_sse import EventSource
 
 from chatapi_async import AsyncChatClient, EventTooLargeError
-from chatapi_async._sse import Event, EventReader
+from chatapi_async._sse import EventDecoder
 
-T = TypeVar("T")
+
+class Event(NamedTuple):
+    name: str
+    data: str
+    unterminated: bool
+
+
 Outcome = tuple[list[Event], Exception | None]
 
 BOM = b"\xef\xbb\xbf"
@@ -34,36 +38,22 @@ TRICKY = {
 }
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run what never has to wait, and so needs no event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waited")
-
-
-async def in_pieces(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-async def read_all(pieces: Iterable[bytes], max_event_bytes: int) -> Outcome:
-    reader = EventReader(in_pieces(pieces), max_event_bytes=max_event_bytes)
+def read_all(pieces: Iterable[bytes], max_event_bytes: int) -> Outcome:
+    decoder = EventDecoder(max_event_bytes=max_event_bytes)
     events: list[Event] = []
     try:
-        async for event in reader:
-            events.append(event)
+        for piece in pieces:
+            for name, data in decoder.feed(piece):
+                events.append(Event(name, data, unterminated=False))
     except EventTooLargeError as error:
         return events, error
-    finally:
-        await reader.aclose()
+    events.extend(Event(name, data, unterminated=True) for name, data in decoder.close())
     return events, None
 
 
 def outcome(*pieces: bytes, max_event_bytes: int = 1_000_000) -> tuple[list[Event], str | None]:
     """The events, and the error that ended them, in a form that can be compared."""
-    events, error = run(read_all(pieces, max_event_bytes))
+    events, error = read_all(pieces, max_event_bytes)
     return events, None if error is None else repr(error)
 
 
@@ -117,13 +107,7 @@ def test_each_line_end_ends_lines_and_events(end: bytes) -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["lf", "cr", "crlf"])
 def test_an_event_is_given_as_soon_as_its_blank_line_came(end: bytes) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"data: 1" + end + end
-        raise AssertionError("more of the body was asked for")
-
-    event = run(EventReader(body(), max_event_bytes=100).__anext__())
-
-    assert event.data == "1"
+    assert list(EventDecoder(max_event_bytes=100).feed(b"data: 1" + end + end)) == [("message", "1")]
 
 
 @pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\0", "\x1a"])
@@ -270,11 +254,7 @@ def test_a_comment_inside_an_event_changes_nothing() -> None:
 
 
 def test_a_comment_is_a_sign_of_life_as_soon_as_its_line_came() -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b": ping\n"
-        raise AssertionError("it waits for more")
-
-    assert run(EventReader(body(), max_event_bytes=100).__anext__()) == SIGN_OF_LIFE
+    assert list(EventDecoder(max_event_bytes=100).feed(b": ping\n")) == [("", "")]
 
 
 def test_an_error_event_without_data_is_still_an_error() -> None:
@@ -304,64 +284,6 @@ def test_an_event_left_open_is_given_and_marked(tail: bytes, events: list[Event]
     assert events_of(b"data: 1\n\n" + tail) == [Event("message", "1", False), *events]
 
 
-def test_after_its_end_the_reader_stays_at_its_end() -> None:
-    reader = EventReader(in_pieces([b"data: 1\n\n"]), max_event_bytes=100)
-
-    async def read_past_the_end() -> list[Event]:
-        return [event async for event in reader] + [event async for event in reader]
-
-    assert len(run(read_past_the_end())) == 1
-
-
-def test_what_the_source_raises_is_raised_after_the_events_before_it() -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"data: 1\n\ndata: 2"
-        raise ConnectionResetError("gone")
-
-    async def read() -> None:
-        reader = EventReader(body(), max_event_bytes=100)
-        assert (await reader.__anext__()) == ("message", "1", False)
-        assert (await reader.__anext__()) == ("message", "2", True)
-        with pytest.raises(ConnectionResetError, match="gone"):
-            await reader.__anext__()
-
-    run(read())
-
-
-def test_closing_ends_the_reader_and_leaves_the_source_to_its_owner() -> None:
-    source = in_pieces([b"data: 1\n\ndata: not read\n\n", b"data: 2\n\n"])
-    reader = EventReader(source, max_event_bytes=100)
-
-    async def read() -> bytes:
-        await reader.__anext__()
-        await reader.aclose()
-        with pytest.raises(StopAsyncIteration):
-            await reader.__anext__()
-        return await source.__anext__()
-
-    assert run(read()) == b"data: 2\n\n"
-
-
-def test_closing_leaves_no_generator_to_the_garbage_collector() -> None:
-    left: list[object] = []
-    source = in_pieces([b"data: 1\n\n", b"data: 2\n\n"])
-
-    async def read() -> None:
-        reader = EventReader(source, max_event_bytes=100)
-        await reader.__anext__()
-        await reader.aclose()
-
-    before = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(finalizer=left.append)
-    try:
-        run(read())
-        gc.collect()
-    finally:
-        sys.set_asyncgen_hooks(*before)
-
-    assert left == []
-
-
 # ── the bound of an event ────────────────────────────────────────────────────────────────────────────────────────────
 
 LONG = {
@@ -381,7 +303,7 @@ def test_an_event_beyond_the_bound_is_an_error_after_the_events_before_it(long: 
     body = b"data: 1\n\n: ping\n\ndata: 2\n\n" + long + b"\n\ndata: 3\n\n"
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
 
-    events, error = run(read_all(pieces, 40))
+    events, error = read_all(pieces, 40)
 
     assert [event.data for event in events] == ["1", "", "2"]
     assert isinstance(error, EventTooLargeError)
@@ -403,19 +325,13 @@ def test_no_number_of_small_events_goes_beyond_the_bound() -> None:
     assert len(events_of(*[b"data: 1\n", b"\n"] * 1000, max_event_bytes=10)) == 1000
 
 
-def test_an_endless_line_is_not_read_beyond_the_bound() -> None:
-    pieces_read = 0
+def test_an_endless_line_is_given_up_at_the_bound() -> None:
+    decoder = EventDecoder(max_event_bytes=100)
 
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal pieces_read
-        while True:
-            pieces_read += 1
-            yield b"x" * 10
-
+    for _ in range(10):
+        assert list(decoder.feed(b"x" * 10)) == []
     with pytest.raises(EventTooLargeError):
-        run(EventReader(endless(), max_event_bytes=100).__anext__())
-
-    assert pieces_read == 11
+        list(decoder.feed(b"x"))
 
 
 # ── httpx-sse alone, where it is right ───────────────────────────────────────────────────────────────────────────────

@@ -152,7 +152,7 @@ def test_what_has_no_halves_stays_as_it_is(value: object) -> None:
     joiner = SurrogateJoiner()
 
     assert joiner.join(value) == value
-    assert not joiner.holds
+    assert not joiner.held
 
 
 def test_a_half_in_a_name_becomes_a_replacement_character() -> None:
@@ -163,11 +163,11 @@ def test_a_joiner_holds_a_half_only_until_the_next_text_of_its_field() -> None:
     joiner = SurrogateJoiner()
 
     joiner.join({"a": HIGH})
-    assert joiner.holds
+    assert joiner.held
     assert joiner.join({"b": LOW}) == {"b": "\ufffd"}
-    assert joiner.holds
+    assert joiner.held
     assert joiner.join({"a": LOW}) == {"a": EMOJI}
-    assert not joiner.holds
+    assert not joiner.held
 
 
 @pytest.mark.parametrize("index", [None, "0", 1.5, [1]])
