@@ -80,8 +80,8 @@ class BackgroundReader(Generic[SourceT]):
 
     Args:
         source: what is read; it is closed at the end, if it can be.
-        buffer: how many items may be ahead of the slowest consumer before reading pauses; None for any number, 0 to
-            read only while a consumer waits.
+        buffer: how many items may be ahead of the slowest consumer before reading pauses, until half of them are
+            taken; None for any number, 0 to read only while a consumer waits.
     """
 
     def __init__(self, source: AsyncIterable[SourceT], buffer: int | None) -> None:
@@ -107,7 +107,7 @@ class BackgroundReader(Generic[SourceT]):
 
     def go_on(self) -> None:
         """Say that a consumer took an item, wants one, or left: there may be room for more."""
-        if self._room is not None and self._has_room():
+        if self._room is not None and self._has_room((self._buffer or 0) // 2 + 1):
             self._room.set()
             self._room = None
 
@@ -150,10 +150,10 @@ class BackgroundReader(Generic[SourceT]):
             with suppress(RuntimeError):  # as above
                 self._task.cancel()
 
-    def _has_room(self) -> bool:
+    def _has_room(self, limit: int) -> bool:
         if not self._buffer:
             return self._buffer is None or any(queue.wanted for queue in self._queues)
-        return all(len(queue.items) < self._buffer for queue in self._queues)
+        return all(len(queue.items) < limit for queue in self._queues)
 
     async def _wait_for_the_end(self) -> None:
         with move_on_after(2 * CLOSE_SECONDS):
@@ -174,7 +174,7 @@ class BackgroundReader(Generic[SourceT]):
                     queue.put(item)
                 if not self._queues:
                     break
-                if not self._has_room():
+                if not self._has_room(self._buffer or 0):
                     self._room = Event()
                     await self._room.wait()
         except GeneratorExit:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
+from typing import cast
 from weakref import WeakKeyDictionary, ref
 
 import httpx
@@ -25,6 +26,10 @@ from .errors import ConfigurationError
 # A stream holds its connection for as long as the model talks. A limit would make streams wait for one another, so
 # there is none; idle connections are kept for the next request, a hundred at most, for half a minute.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
+
+
+# What httpcore takes for none; httpx would read the certificate store, which plain http has no use for.
+_NO_SSL_CONTEXT = cast(SSLContext, None)
 
 
 class _Content(httpx.AsyncByteStream):
@@ -87,7 +92,7 @@ class HTTPClient:
         """
         if self.closed:
             raise closed("the client is closed")
-        client = self._given or await self._own()
+        client = self._given or await self._own(secure=url.startswith("https:"))
         if client.is_closed:
             raise closed("the HTTP client is closed")
         limits = httpx.Timeout(connect=timeouts.connect, write=timeouts.write, pool=timeouts.pool, read=None)
@@ -126,13 +131,13 @@ class HTTPClient:
         if entry is not None:
             await entry[1].aclose()
 
-    async def _own(self) -> httpx.AsyncClient:
+    async def _own(self, *, secure: bool) -> httpx.AsyncClient:
         clients = _clients()
         entry = clients.get(self)
         if entry is None:
             try:
                 client = httpx.AsyncClient(
-                    verify=_ssl_context(),
+                    verify=_ssl_context() if secure else _NO_SSL_CONTEXT,
                     limits=_LIMITS,
                     headers={"user-agent": f"chatapi-async/{__version__}"},
                     # One client can serve many operators, whose cookies are not each other's.

@@ -57,6 +57,10 @@ def relay_sse(stream: AsyncIterable[BaseChunk], *, keep_alive: float = 15.0) -> 
     return Relay(stream, keep_alive)
 
 
+_AHEAD: Final = 16
+"""How many chunks are read ahead of a client that is slow: a task that waited for it with each would cost twice as much."""
+
+
 class Relay(BackgroundStream[BaseChunk, bytes]):
     """What :func:`relay_sse` returns: an asynchronous iterator of encoded events."""
 
@@ -65,7 +69,7 @@ class Relay(BackgroundStream[BaseChunk, bytes]):
             raise ConfigurationError(f"keep_alive={keep_alive!r} is no interval; give some seconds, such as 15.0")
         self._keep_alive = keep_alive
         self._ended: Exception | None = None
-        super().__init__(BackgroundReader(stream, buffer=0))
+        super().__init__(BackgroundReader(stream, buffer=_AHEAD))
 
     async def _next(self) -> bytes:
         if self._ended is not None:

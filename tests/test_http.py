@@ -6,6 +6,7 @@ import asyncio
 import gc
 import gzip
 import socket
+import ssl
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from chatapi_async import (
     StreamTruncatedError,
     Timeouts,
 )
+from chatapi_async._http import _ssl_context
 from tests.raw_server import CLOSE, DONE, HOLD, RESET, RawServer, body, chunk, client_of, head, stream, wait_for
 
 ANSWER = (chunk("Hi", "stop"), DONE)
@@ -305,6 +307,25 @@ async def test_a_client_made_at_import_works() -> None:
         stream_ = MADE_AT_IMPORT.chat_completion("Hi")
     with pytest.raises(StreamClosedError):
         await stream_
+
+
+@pytest.mark.parametrize(("scheme", "times"), [("http", 0), ("https", 1)])
+async def test_the_certificate_store_is_read_once_for_all_clients_and_never_for_plain_http(
+    scheme: str, times: int, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args, **names: read.append(load(*args, **names))
+    )
+    _ssl_context.cache_clear()
+    for _ in range(3):
+        async with AsyncChatClient(
+            f"{scheme}://127.0.0.1:{unused_tcp_port}", operator_id="tn_1", token="t", retries=0
+        ) as client:
+            with pytest.raises(APIConnectionError):
+                await client.chat_completion("Hi")
+    assert len(read) == times
 
 
 def test_one_client_serves_event_loops_one_after_another(server: RawServer) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 class Received(BaseModel):
     """Base of every model that the server sends: unknown fields are kept and serialised again."""
 
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, defer_build=True)
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
     @classmethod
     def merged(cls, extra: Mapping[str, Any], **fields: Any) -> Self:

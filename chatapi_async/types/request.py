@@ -14,7 +14,7 @@ from .tools import Tool
 class ResponseFormat(BaseModel):
     """Form that the answer must have. Further keys (such as a schema) are kept and sent."""
 
-    model_config = ConfigDict(extra="allow", defer_build=True)
+    model_config = ConfigDict(extra="allow")
 
     type: str
     """``"text"``, ``"json_object"``, or what else the provider knows."""
@@ -23,7 +23,7 @@ class ResponseFormat(BaseModel):
 class MemorySettings(BaseModel):
     """How the server uses what it remembers about the operator's users. The contract requires all three fields."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     extract_memory: bool = True
     """Whether the server may remember facts from this conversation. Default true."""
@@ -46,7 +46,7 @@ class ChatCompletionRequest(BaseModel):
         pydantic.ValidationError: an unknown field, or a value out of bounds.
     """
 
-    model_config = ConfigDict(extra="forbid", defer_build=True, allow_inf_nan=False, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True)
 
     messages: list[Message]
     """The conversation. For a chatroom only the new messages, since the server keeps the others."""

@@ -17,7 +17,7 @@ _ARGUMENT = re.compile(r"\*{0,2}(?P<name>\w+)[ \t]*(?:\(.*?\))?:[ \t]*(?P<text>.
 class ToolSchema(BaseModel):
     """JSON Schema of a function's arguments. The contract requires all three keys; others are kept and sent."""
 
-    model_config = ConfigDict(extra="allow", defer_build=True)
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(default="object")
     """JSON Schema type of the arguments: ``"object"``."""
@@ -36,7 +36,7 @@ class ToolSchema(BaseModel):
 class Function(BaseModel):
     """A function that the model may call."""
 
-    model_config = ConfigDict(extra="allow", defer_build=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str
     """Name by which the model calls it."""
@@ -54,7 +54,7 @@ class Function(BaseModel):
 class Tool(BaseModel):
     """An entry of the request's ``tools``."""
 
-    model_config = ConfigDict(extra="allow", defer_build=True)
+    model_config = ConfigDict(extra="allow")
 
     type: str = "function"
     """Kind of the tool: ``"function"``."""
