@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UnexpectedContentTypeError,
         UnprocessableEntityError,
     )
+    from .fast import FastHTTPClient
     from .types import (
         ChatCompletionChunkResponse,
         ChatCompletionFields,
@@ -101,6 +102,7 @@ __all__ = [
     "EmptyStreamError",
     "ErrorResponse",
     "EventTooLargeError",
+    "FastHTTPClient",
     "FinishEvent",
     "Function",
     "FunctionCall",
@@ -144,6 +146,7 @@ _HOMES = {
     "Branch": "_tee",
     "ChatStream": "_stream",
     "Chatroom": "_client",
+    "FastHTTPClient": "fast",
     "MessageAccumulator": "_accumulate",
     "RetryPolicy": "_retry",
     "StreamStats": "_reader",

@@ -116,7 +116,8 @@ class MessageAccumulator:
                 growing = self._choices[choice.index] = _GrowingChoice(choice.index)
             growing.add(choice, events)
         usage = chunk.usage
-        if extra := chunk.model_extra:
+        # The field behind model_extra, which is a property: it is asked for several times a chunk.
+        if extra := chunk.__pydantic_extra__:
             keep_last(self._extra, extra)
             usage = usage or _usage_beside(extra)
         if fingerprint := getattr(chunk, "system_fingerprint", None):
@@ -163,9 +164,9 @@ class _GrowingChoice:
         for fragment in delta.tool_calls or ():
             self.finished = False
             self._add_tool_call(fragment, events)
-        if extra := delta.model_extra:
+        if extra := delta.__pydantic_extra__:
             self._add_extra(extra)
-        if extra := choice.model_extra:
+        if extra := choice.__pydantic_extra__:
             self._add_choice_extra(extra)
         if reason := choice.finish_reason:
             self.finished = True

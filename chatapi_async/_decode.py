@@ -150,13 +150,13 @@ class ChunkDecoder(Generic[ChunkT]):
 
 
 def _may_be_error(chunk: BaseChunk) -> bool:
-    extra = chunk.model_extra
+    extra = chunk.__pydantic_extra__
     if not chunk.choices:
         return any(key in (extra or ()) for key in ("error", "message", "detail"))
     if extra and extra.get("error"):
         return True
     for choice in chunk.choices:
-        extra = choice.model_extra
+        extra = choice.__pydantic_extra__
         if extra and extra.get("error"):
             return True
     return False

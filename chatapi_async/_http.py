@@ -25,7 +25,7 @@ from .errors import ConfigurationError
 
 # A stream holds its connection for as long as the model talks. A limit would make streams wait for one another, so
 # there is none; idle connections are kept for the next request, a hundred at most, for half a minute.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0)
 
 
 # What httpcore takes for none; httpx would read the certificate store, which plain http has no use for.
@@ -138,7 +138,7 @@ class HTTPClient:
             try:
                 client = httpx.AsyncClient(
                     verify=_ssl_context() if secure else _NO_SSL_CONTEXT,
-                    limits=_LIMITS,
+                    limits=LIMITS,
                     headers={"user-agent": f"chatapi-async/{__version__}"},
                     # One client can serve many operators, whose cookies are not each other's.
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),

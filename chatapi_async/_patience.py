@@ -21,7 +21,6 @@ _current_task = cast(Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any]], a
 """The task that runs; there is one wherever a coroutine waits on asyncio."""
 
 
-
 class InterruptedWaitError(Exception):
     """The wait was ended by :meth:`Patience.interrupt`."""
 

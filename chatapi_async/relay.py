@@ -58,7 +58,7 @@ def relay_sse(stream: AsyncIterable[BaseChunk], *, keep_alive: float = 15.0) -> 
 
 
 _AHEAD: Final = 16
-"""How many chunks are read ahead of a client that is slow: a task that waited for it with each would cost twice as much."""
+"""How many chunks are read ahead of a slow client: to wait for it with each would cost twice as much."""
 
 
 class Relay(BackgroundStream[BaseChunk, bytes]):

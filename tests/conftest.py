@@ -6,14 +6,26 @@ import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 from hypothesis import settings
 
 from chatapi_async import AsyncChatClient
+from chatapi_async.fast import FastHTTPClient
 from tests.raw_server import RawServer, client_of
 
 settings.register_profile("tests", max_examples=int(os.environ.get("CHATAPI_TEST_EXAMPLES", "80")), deadline=None)
 settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--http-client", choices=("httpx", "fast"), default="httpx", help="what the tests send through")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--http-client=fast``, whoever makes an ``httpx.AsyncClient``, library or test, gets a fast one."""
+    if config.getoption("--http-client") == "fast":
+        httpx.AsyncClient = FastHTTPClient  # type: ignore[misc]
 
 
 @pytest.fixture(autouse=True)

@@ -384,7 +384,13 @@ LIVES = {
     "paced": Life(_show_at_a_pace, in_background=True),
     "heartbeat": Life(_show_a_heartbeat, in_background=True),
     "relay": Life(_relay, in_background=True),
-    "leave a relay": Life(_leave_a_relay, ends_with=StreamClosedError, completeness="stopped", in_background=True),
+    "leave a relay": Life(
+        _leave_a_relay,
+        (stream(*EVENTS[:2], HOLD),),  # since it reads ahead, an answer would end before it is left
+        ends_with=StreamClosedError,
+        completeness="stopped",
+        in_background=True,
+    ),
     "tee": Life(_tee, in_background=True),
     "generator": Life(_close_a_generator, ends_with=StreamClosedError, completeness="stopped"),
 }

@@ -51,6 +51,8 @@ ARROWS: dict[str, set[str]] = {
     "_connecting": {"_closing"},
     "_response": {"_closing", "_connecting", "_inflate"},
     "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
+    "_fast_socket": set(),
+    "fast": {"_fast_socket", "_http"},
     "_patience": {"_closing", "_failures", "_timeouts", "errors"},
     "_body": {"_decode", "_failures", "_patience", "_response", "_sse", "errors", "types"},
     "_reader": {
@@ -79,6 +81,8 @@ SHELL = {
     "_connecting",
     "_response",
     "_http",
+    "_fast_socket",
+    "fast",
     "_patience",
     "_body",
     "_reader",
@@ -100,8 +104,9 @@ ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}, "_iterator
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
-    "httpx": {"_sse", "_http", "_response", "_connecting"},
-    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
+    "httpx": {"_sse", "_http", "_response", "_connecting", "fast"},
+    "httpcore": {"_fast_socket"},
+    "anyio": SHELL - {"fast", "_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
     "trio": {"_background_task"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},

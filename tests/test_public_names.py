@@ -53,7 +53,8 @@ def documentable() -> dict[str, Any]:
         found[module.__name__] = module
         for name, value in members(module):
             at_home = getattr(value, "__module__", "").startswith("chatapi_async")
-            if not name.startswith("_") and at_home and (inspect.isclass(value) or inspect.isfunction(value)):
+            public = not name.startswith("_") and name in getattr(module, "__all__", (name,))
+            if public and at_home and (inspect.isclass(value) or inspect.isfunction(value)):
                 found[name] = value
                 found.update(own_members(value) if inspect.isclass(value) else ())
     return found
