@@ -10,6 +10,7 @@ import asyncio
 import re
 import select
 import ssl
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -48,7 +49,8 @@ def _faster(stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
 
 
 class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """A socket of asyncio. Only while somebody waits does it take in bytes, so that a slow reader stops the server.
+    """A socket of asyncio. It takes in bytes until it holds so many unread, so that a slow reader stops the server, and
+    what comes on an idle connection is seen.
 
     httpcore reads the head of a response by :meth:`read`, which never returns more than that; what is at hand of a body
     can be had by :meth:`take`, without waiting.
@@ -65,8 +67,10 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """Whether nothing more will come."""
         self._error: Exception | None = None
         self._closed = False
+        self.ends_with_blank_line = True
+        """Whether what is read ends so, as the head of a response does, and the trailers after its last chunk."""
         self._before = b""
-        """The last bytes read, in which a blank line may have begun."""
+        """The last bytes of it that were read, in which the blank line may have begun."""
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._full = False
@@ -137,10 +141,10 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self.over = self._closed = True
         self._transport.abort()
 
-    def forget(self) -> None:
-        """Close the connection from whichever thread collects garbage."""
+    def forget(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have what was read from it closed, from whichever thread collects garbage."""
         with suppress(RuntimeError):  # its event loop is closed
-            self._loop.call_soon_threadsafe(self.abort)
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(close()))
 
     # ── what httpcore calls ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -154,17 +158,19 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 await self.more(timeout)
             except TimeoutError as error:
                 raise httpcore.ReadTimeout from error
-        self._pause()
         data = self.take()
-        # What follows the head of a response is not read with it, since it would be h11's from then on.
-        seen = self._before + data
-        found = _BLANK_LINE.search(seen)
-        end = min(len(data), max_bytes, found.end() - len(self._before) if found else max_bytes)
-        self._before = b"" if found else seen[-2:]
+        end = min(len(data), max_bytes)
+        if self.ends_with_blank_line:
+            # What follows is not read with it, since it would be h11's from then on.
+            seen = self._before + data[:end]
+            if found := _BLANK_LINE.search(seen):
+                end = found.end() - len(self._before)
+            self._before = b"" if found else seen[-2:]
         self.put_back(data[end:])
         return data[:end]
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        self.ends_with_blank_line = True
         self._before = b""
         if buffer and not self.over:
             self._transport.write(buffer)
@@ -188,6 +194,9 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
+        if self.received:
+            self.abort()
+            raise httpcore.ConnectError("something came in plain text where TLS was to begin")
         try:
             with fail_after(timeout):
                 self._transport = await self._loop.start_tls(
@@ -201,7 +210,6 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 raise httpcore.ConnectError(str(error)) from error
             raise
         self._listening = True
-        self._pause()
         return self
 
     def get_extra_info(self, info: str) -> Any:

@@ -88,7 +88,7 @@ class Waits:
             if self._waiting_since is None:
                 self._waiting_since = now
             self._content_at = self._waiting_since + self._idle - self._waited
-        return min(self._content_at, self.total_at)
+        return self._content_at if self._content_at < self.total_at else self.total_at
 
     def expired(self, now: float) -> tuple[TimeoutPhase, float]:
         """Return which limit the deadline came from, and the limit."""

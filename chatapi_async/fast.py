@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
 import httpx
+from anyio import CancelScope
 
 from ._fast_socket import FastBackend, FastStream
 from ._http import LIMITS
@@ -69,9 +70,11 @@ class _FastTransport(httpx.AsyncHTTPTransport):
         has_body = request.method != "HEAD" and response.status_code not in (101, 204, 304)
         in_chunks = response.headers.get("transfer-encoding", "").strip().lower() == "chunked"
         http1 = response.extensions.get("http_version", b"").startswith(b"HTTP/1")
-        if isinstance(stream, FastStream) and http1 and in_chunks and has_body:
-            limit = request.extensions.get("timeout", {}).get("read")
-            response.stream = _ChunkedBody(stream, cast(httpx.AsyncByteStream, response.stream), limit)
+        if isinstance(stream, FastStream) and http1:
+            stream.ends_with_blank_line = False
+            if in_chunks and has_body:
+                limit = request.extensions.get("timeout", {}).get("read")
+                response.stream = _ChunkedBody(stream, cast(httpx.AsyncByteStream, response.stream), limit)
         return response
 
 
@@ -115,8 +118,11 @@ class _ChunkedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
                 except TimeoutError:
                     await self.aclose()
                     raise httpx.ReadTimeout("") from None
+                except GeneratorExit:
+                    raise  # its event loop is gone, so nothing can be awaited any more
                 except BaseException:
-                    stream.abort()  # as httpcore does
+                    with CancelScope(shield=True):
+                        await self.aclose()
                     raise
         return await self._piece_of_h11()
 
@@ -128,7 +134,7 @@ class _ChunkedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
 
     def __del__(self) -> None:
         if not self._ended:
-            self._stream.forget()
+            self._stream.forget(self._slow.aclose)
 
     async def _piece_of_h11(self) -> bytes:
         if self._malformed:
@@ -145,6 +151,7 @@ class _ChunkedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
     def _leave_to_h11(self) -> None:
         self._plain = False
         self._stream.put_back(self._data)
+        self._stream.ends_with_blank_line = True
 
     def _cut(self) -> bytes:
         """Take what there is of the body out of what came; nothing, if more must come, or h11 must go on."""

@@ -106,7 +106,7 @@ LIBRARIES = {
     "httpx_sse": {"_sse"},
     "httpx": {"_sse", "_http", "_response", "_connecting", "fast"},
     "httpcore": {"_fast_socket"},
-    "anyio": SHELL - {"fast", "_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
+    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
     "trio": {"_background_task"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},

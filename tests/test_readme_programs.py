@@ -43,7 +43,13 @@ async def client() -> AsyncIterator[AsyncChatClient]:
 
 
 def test_every_program_stands_here() -> None:
-    assert set(PROGRAMS) == {"structured output", "several consumers", "for bots", "for web backends"}
+    assert set(PROGRAMS) == {
+        "structured output",
+        "several consumers",
+        "for bots",
+        "for web backends",
+        "a faster client",
+    }
     assert README.count("```python\n") == len(PROGRAMS) + 1  # the first one is a program by itself
 
 
@@ -102,3 +108,10 @@ async def test_for_web_backends(client: AsyncChatClient) -> None:
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.text.startswith("data: {")
     assert response.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_faster_client(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answer(*stream(chunk("Hello"), chunk("", "stop"), DONE))
+    program = PROGRAMS["a faster client"].replace("https://api.example.com", server.url).replace("…", "1")
+    monkeypatch.setitem(PROGRAMS, "a faster client", program)
+    assert (await run("a faster client"))["text"] == "Hello"
