@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--chatroom", action="append", default=[], metavar="ID", help="a chatroom that exists; repeatable"
     )
     serve.add_argument("--create-chatrooms", action="store_true", help="make a chatroom where it is first spoken to")
+    serve.add_argument("--list-faults", action="store_true", help="list how it can be made to go wrong, and end")
     return parser
 
 
@@ -202,8 +203,12 @@ def _read_turn(interactive: bool) -> str | None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .emulator import Emulator, run
+    from .emulator import FAULTS, Emulator, run
 
+    if options.list_faults:
+        print(*FAULTS.values(), sep="\n")
+        print("\nask for the model fault/NAME, or send the header x-fault: NAME", file=sys.stderr)
+        return DONE
     emulator = Emulator(
         token=options.token,
         tokens_per_second=options.tokens_per_second,

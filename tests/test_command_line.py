@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from socket import create_server
 
 import pytest
@@ -73,6 +75,25 @@ def test_send_json_prints_one_chunk_a_line(server: RunningEmulator) -> None:
     chunks = [ChatCompletionChunkResponse.model_validate_json(line) for line in done.stdout.splitlines()]
     assert "lakes" in "".join(chunk.text for chunk in chunks)
     assert chunks[-1].usage is not None
+
+
+def test_send_shows_what_came_before_a_fault_that_was_asked_for(server: RunningEmulator) -> None:
+    done = chatapi("send", "--model", "fault/truncate?after=3", "Hi", env=environment(server.base_url))
+    assert (done.returncode, done.stdout) == (1, "Hello!\n")
+    assert done.stderr.startswith("chatapi: the stream ended before the answer did")
+    assert (
+        chatapi("send", "--model", "fault/stall?after=3&seconds=0", "Hi", env=environment(server.base_url)).returncode
+        == 0
+    )
+
+
+def test_the_readmes_commands_for_faults_run_as_they_stand(server: RunningEmulator) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    commands = readme.partition("<!-- faults -->\n```sh\n")[2].partition("```")[0].splitlines()
+    assert len(commands) == 2
+    for command in commands:
+        done = chatapi(*shlex.split(command)[1:], env=environment(server.base_url))
+        assert (done.returncode, done.stdout != "") == (0, True)
 
 
 def test_send_final_prints_the_completion(server: RunningEmulator) -> None:

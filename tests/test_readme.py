@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 import chatapi_async
 from chatapi_async import ChatAPIError, ChatCompletionRequest, RetryPolicy, Timeouts, errors
-from chatapi_async.emulator import Emulator, serve_in_thread
+from chatapi_async.emulator import FAULTS, Emulator, serve_in_thread
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,6 +71,12 @@ def test_retries_are_as_described() -> None:
 def test_the_request_fields_are_all_named() -> None:
     for name in ChatCompletionRequest.model_fields.keys() - {"messages", "stream"}:
         assert f"`{name}`" in section("Use it")
+
+
+def test_the_table_of_faults_is_whole() -> None:
+    rows = re.findall(r"^\| .+? \| (.*) \|$", section("A server that goes wrong"), re.MULTILINE)
+    named = re.findall(r"(?:^|, )`(\w+)`", "\n".join(rows), re.MULTILINE)
+    assert sorted(named) == sorted(FAULTS)
 
 
 @pytest.mark.smoke

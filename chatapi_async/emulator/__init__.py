@@ -7,6 +7,9 @@
     with serve_in_thread(Emulator(chatrooms=["ch_demo"])) as running:
         print(running.base_url)
 
+It misbehaves on request, so that a program can be tried against a stream that goes wrong: a request for the model
+``fault/truncate?after=3`` gets an answer that breaks off. ``FAULTS`` has every such fault.
+
 It needs the extra ``emulator``: ``pip install 'chatapi-async[emulator]'``.
 """
 
@@ -15,6 +18,7 @@ _NEEDED = ("sse_starlette", "starlette", "uvicorn")
 try:
     from ._app import Emulator
     from ._asgi import ReceivedRequest
+    from ._faults import FAULTS, Fault
     from ._server import RunningEmulator, run, serve, serve_in_thread
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
@@ -24,4 +28,4 @@ except ModuleNotFoundError as error:
         f"the emulator needs {missing}, which is not installed; run: pip install 'chatapi-async[emulator]'"
     ) from error
 
-__all__ = ["Emulator", "ReceivedRequest", "RunningEmulator", "run", "serve", "serve_in_thread"]
+__all__ = ["FAULTS", "Emulator", "Fault", "ReceivedRequest", "RunningEmulator", "run", "serve", "serve_in_thread"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from typing import Any
 from urllib.parse import quote, unquote
 
 import anyio
@@ -24,7 +25,10 @@ from chatapi_async.types import ChatCompletionRequest, Message
 from . import _wire
 from ._asgi import EventStream, ReceivedRequest, connected_after, read_body, with_body, with_header
 from ._contract import ContractError, read_request
+from ._faults import ChosenFault, FaultError, chaos, read_fault
+from ._faulty import TRANSPORT, FaultyResponse
 from ._model import Plan, plan
+from ._steps import Answered
 
 _REQUESTS_KEPT = 1000
 
@@ -43,6 +47,9 @@ class Emulator:
 
     It answers both operations, streamed or as one JSON body, in the shape that the service sends, and checks requests
     as the service does. Run it with :func:`serve`, :func:`serve_in_thread` or :func:`run`, or with any ASGI server.
+
+    A request whose model is ``fault/NAME``, or that has the header ``x-fault: NAME``, which counts for more, gets an
+    answer that goes wrong in that way; parameters follow as in a query: ``fault/truncate?after=3``. ``FAULTS`` has all.
 
     Args:
         token: the only access token that is accepted; any by default.
@@ -81,8 +88,9 @@ class Emulator:
         self._create_chatrooms = create_chatrooms
         self._ping_interval = ping_interval
         self._open_streams = 0
+        self._chaos = Counter[str]()
         self._requests: deque[ReceivedRequest] = deque(maxlen=_REQUESTS_KEPT)
-        self._numbers = count(1)
+        self._numbers = itertools.count(1)
         self._routes = Starlette(
             routes=[
                 Route("/v1/llms/chat/completions", self._chat_completion, methods=["POST"]),
@@ -172,6 +180,13 @@ class Emulator:
             created=now if streams_created or not request.stream else None,
         )
         message = Message.model_validate(_wire.message(answer))
+        fault = self._fault(http, request)
+        if fault is not None:
+            steps = itertools.chain.from_iterable(_wire.stream(answer, heading))
+            answered = Answered(tuple(steps), _wire.completion(answer, heading), self._interval, time.time())
+            return FaultyResponse(
+                fault.steps(answered), fault=str(fault), store=lambda: store(message), while_open=self._count_stream
+            )
         if request.stream:
             events = self._play(_wire.stream(answer, heading), lambda: store(message))
             return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
@@ -180,14 +195,38 @@ class Emulator:
             store(message)
         return JSONResponse(_wire.completion(answer, heading))
 
-    async def _play(self, steps: Iterator[list[str]], store: Callable[[], None]) -> AsyncIterator[ServerSentEvent]:
+    def _fault(self, http: Request, request: ChatCompletionRequest) -> ChosenFault | None:
+        """Return the fault that the request asks for, or refuse the request."""
+        provider, name = _provider_and_name(request.model)
+        wanted = http.headers.get("x-fault") or (name if provider == "fault" else None)
+        if wanted is None:
+            return None
+        try:
+            fault = read_fault(wanted)
+        except FaultError as error:
+            raise _RefusedError(400, str(error), code="unknown_fault") from error
+        if fault.name == "chaos":
+            seed = str(fault)
+            self._chaos[seed] += 1
+            fault = chaos(self._chaos[seed], **fault.arguments)
+        if not request.stream and not fault.answers_without_stream:
+            raise _RefusedError(400, f"the fault {fault.name!r} is one of a stream; send 'stream': true")
+        if fault.breaks_connection and TRANSPORT not in http.scope.get("state", {}):
+            raise _RefusedError(
+                400, f"the fault {fault.name!r} breaks the connection, which takes the emulator's own server: serve()"
+            )
+        return fault
+
+    async def _play(
+        self, steps: Iterator[list[dict[str, Any]]], store: Callable[[], None]
+    ) -> AsyncIterator[ServerSentEvent]:
         """Yield the stream's events at the emulator's pace; what was said is stored before the client sees the end."""
         await anyio.sleep(self._first_token_delay)
         begin = anyio.current_time()
         for number, step in enumerate(steps):
             await anyio.sleep_until(begin + number * self._interval)
-            for data in step:
-                yield ServerSentEvent(data, sep="\n")
+            for chunk in step:
+                yield ServerSentEvent(_wire.data(chunk), sep="\n")
         store()
         yield ServerSentEvent(_wire.DONE, sep="\n")
 

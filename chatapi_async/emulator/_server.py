@@ -14,8 +14,10 @@ import anyio
 import anyio.from_thread
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import Emulator
+from ._faulty import TRANSPORT
 
 _LONGEST_SHUTDOWN = 5.0
 _TURNS_TO_SETTLE = 4
@@ -40,6 +42,14 @@ class RunningEmulator:
         """What a client is given, such as ``"http://127.0.0.1:8000"``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's protocol, which hands the application the connection itself, for the faults that break it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, TRANSPORT: transport}
 
 
 class _Server(uvicorn.Server):
@@ -84,7 +94,7 @@ def _running(emulator: Emulator, listener: socket.socket) -> RunningEmulator:
 def _config(emulator: Emulator, *, log_config: dict[str, Any] | None, access_log: bool) -> uvicorn.Config:
     return uvicorn.Config(
         emulator,
-        http="h11",
+        http=_Protocol,
         ws="none",
         loop="asyncio",
         lifespan="off",

@@ -29,8 +29,8 @@ class Heading:
         return {"id": self.id, "object": kind, **created, "model": self.model}
 
 
-def stream(plan: Plan, heading: Heading) -> Iterator[list[str]]:
-    """Yield the data of the stream's events, a token's worth at a time, up to and without ``[DONE]``.
+def stream(plan: Plan, heading: Heading) -> Iterator[list[dict[str, Any]]]:
+    """Yield the stream's chunks, a token's worth at a time, up to and without ``[DONE]``.
 
     The answers of a request for several advance side by side, one chunk of each at a time. The last chunk has empty
     ``choices`` and the usage.
@@ -54,9 +54,13 @@ def message(plan: Plan) -> dict[str, Any]:
     return _message(plan.answers[0])
 
 
-def _chunk(heading: Heading, **fields: Any) -> str:
-    chunk = {**heading.fields("chat.completion.chunk"), **fields}
-    return json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+def data(payload: object) -> str:
+    """Return a chunk, or any other JSON value, as the data of an event."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+
+
+def _chunk(heading: Heading, **fields: Any) -> dict[str, Any]:
+    return {**heading.fields("chat.completion.chunk"), **fields}
 
 
 def _choices(answer: Answer, index: int) -> Iterator[dict[str, Any]]:

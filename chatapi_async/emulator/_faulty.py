@@ -1,0 +1,108 @@
+"""Plays a fault's steps to a client, down to its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ._steps import Act, Head, Pause, Step
+
+TRANSPORT = "chatapi.transport"
+"""Where an ASGI scope's state has the connection's ``asyncio.Transport``, on the emulator's own server alone."""
+
+# A struct linger that is on, with no time: its fields are shorter on Windows.
+_RESET_AT_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+
+
+class FaultyResponse(Response):
+    """A response that is made of steps, and enters ``while_open`` until they are done or the client has hung up.
+
+    Args:
+        steps: what is done, in order.
+        fault: how the fault was called for; the response's header ``x-fault`` repeats it.
+        store: called at the step ``Act.STORE``.
+        while_open: entered for as long as the steps are played.
+    """
+
+    def __init__(
+        self,
+        steps: Iterator[Step],
+        *,
+        fault: str,
+        store: Callable[[], None],
+        while_open: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__()
+        self._steps = steps
+        self._fault = fault
+        self._store = store
+        self._while_open = while_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Play the steps: the interface of ASGI."""
+        with self._while_open():
+            async with anyio.create_task_group() as group:
+
+                async def stop_at_hang_up() -> None:
+                    await _hung_up(receive)
+                    group.cancel_scope.cancel()
+
+                group.start_soon(stop_at_hang_up)
+                end = await self._play(send)
+                if end is None:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                else:
+                    _close(scope, reset=end is Act.RESET)
+                    # A server asks for the rest of a response until it knows that the connection is gone.
+                    await anyio.sleep_forever()
+                group.cancel_scope.cancel()
+
+    async def _play(self, send: Send) -> Act | None:
+        """Do one step after another; return how the connection ends, None where the response ends as it should."""
+        for step in self._steps:
+            if isinstance(step, bytes):
+                await send({"type": "http.response.body", "body": step, "more_body": True})
+            elif isinstance(step, Pause):
+                await _pause(step, send)
+            elif isinstance(step, Head):
+                headers = [*step.headers.items(), ("x-fault", self._fault)]
+                encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+                await send({"type": "http.response.start", "status": step.status, "headers": encoded})
+            elif step is Act.STORE:
+                self._store()
+            else:
+                return step
+        return None
+
+
+async def _pause(pause: Pause, send: Send) -> None:
+    if pause.keep_alive is None:
+        await anyio.sleep(pause.seconds)
+        return
+    with anyio.move_on_after(pause.seconds):
+        while True:
+            await anyio.sleep(pause.keep_alive)
+            await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+def _close(scope: Scope, *, reset: bool) -> None:
+    transport: asyncio.Transport = scope["state"][TRANSPORT]
+    if reset:
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        transport.abort()
+    else:
+        transport.close()
