@@ -169,7 +169,8 @@ def read(path: Path) -> list[Import]:
 SOURCES = {
     name_of(path): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if name_of(path) not in ("__init__", "__main__") and not name_of(path).startswith("emulator")
+    if name_of(path) not in ("__init__", "__main__")
+    and not name_of(path).startswith(("emulator", "testing", "_pytest_plugin"))
 }
 IMPORTS = {name: read(path) for name, path in SOURCES.items()}
 
@@ -200,6 +201,30 @@ def test_imports_for_type_checkers_alone_are_few() -> None:
 
 def test_the_table_has_no_cycle() -> None:
     assert len(list(TopologicalSorter(ARROWS).static_order())) == len(ARROWS)
+
+
+def test_the_plugin_knows_only_what_is_for_tests() -> None:
+    imports = [each for each in read(PACKAGE / "_pytest_plugin.py") if not each.for_type_checking]
+    assert {each.target for each in imports if each.ours} == {"testing"}
+    assert {each.target for each in imports if not each.ours} - sys.stdlib_module_names == {"pytest"}
+
+
+def test_nothing_but_the_plugin_imports_what_is_for_tests() -> None:
+    own = PACKAGE / "testing"
+    importers = {
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if own not in path.parents and any(each.ours and each.target.startswith("testing") for each in read(path))
+    }
+    assert importers == {"_pytest_plugin"}
+    assert not any(
+        each.ours and each.target == "_pytest_plugin" for path in PACKAGE.rglob("*.py") for each in read(path)
+    )
+
+
+def test_what_is_for_tests_knows_of_the_library_only_the_emulator_and_the_types() -> None:
+    imports = [each for path in (PACKAGE / "testing").glob("*.py") for each in read(path) if each.ours]
+    assert {each.target for each in imports if not each.target.startswith("testing")} == {"emulator", "types"}
 
 
 def test_no_pure_module_imports_the_shell() -> None:

@@ -18,7 +18,8 @@ _NEEDED = ("sse_starlette", "starlette", "uvicorn")
 try:
     from ._app import Emulator
     from ._asgi import ReceivedRequest
-    from ._faults import FAULTS, Fault
+    from ._faults import FAULTS, ChosenFault, Fault, choose_fault
+    from ._scripted import ScriptedAnswer
     from ._server import RunningEmulator, run, serve, serve_in_thread
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
@@ -28,4 +29,16 @@ except ModuleNotFoundError as error:
         f"the emulator needs {missing}, which is not installed; run: pip install 'chatapi-async[emulator]'"
     ) from error
 
-__all__ = ["FAULTS", "Emulator", "Fault", "ReceivedRequest", "RunningEmulator", "run", "serve", "serve_in_thread"]
+__all__ = [
+    "FAULTS",
+    "ChosenFault",
+    "Emulator",
+    "Fault",
+    "ReceivedRequest",
+    "RunningEmulator",
+    "ScriptedAnswer",
+    "choose_fault",
+    "run",
+    "serve",
+    "serve_in_thread",
+]

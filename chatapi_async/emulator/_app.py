@@ -6,8 +6,9 @@ import itertools
 import re
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Condition
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -27,8 +28,9 @@ from ._asgi import EventStream, ReceivedRequest, connected_after, read_body, wit
 from ._contract import ContractError, read_request
 from ._faults import ChosenFault, FaultError, chaos, read_fault
 from ._faulty import TRANSPORT, FaultyResponse
-from ._model import Plan, plan
-from ._steps import Answered
+from ._model import plan
+from ._scripted import ScriptedAnswer
+from ._steps import Answered, delayed
 
 _REQUESTS_KEPT = 1000
 
@@ -88,6 +90,8 @@ class Emulator:
         self._create_chatrooms = create_chatrooms
         self._ping_interval = ping_interval
         self._open_streams = 0
+        self._streams_change = Condition()
+        self._script: deque[ScriptedAnswer] = deque()
         self._chaos = Counter[str]()
         self._requests: deque[ReceivedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self._numbers = itertools.count(1)
@@ -114,6 +118,20 @@ class Emulator:
         """The last 1000 requests, refused ones too, oldest first."""
         return list(self._requests)
 
+    def wait_for_open_streams(self, count: int, timeout: float) -> bool:
+        """Wait, in a thread other than the server's, until so many streams are being sent; return whether that came.
+
+        Args:
+            count: how many.
+            timeout: the most seconds to wait.
+        """
+        with self._streams_change:
+            return self._streams_change.wait_for(lambda: self._open_streams == count, timeout)
+
+    def script(self, *answers: ScriptedAnswer) -> None:
+        """Queue answers: each is given to one request that is not refused, before the model answers again."""
+        self._script.extend(answers)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the interface of ASGI."""
         if scope["type"] != "http":
@@ -133,7 +151,7 @@ class Emulator:
 
     async def _chat_completion(self, http: Request) -> Response:
         request = await self._accept(http)
-        return await self._answer(http, request, plan(request), streams_created=True, store=lambda _: None)
+        return await self._answer(http, request, (), streams_created=True, store=lambda _: None)
 
     async def _chat_completion_on_chatroom(self, http: Request) -> Response:
         request = await self._accept(http)
@@ -144,8 +162,8 @@ class Emulator:
         def store(answer: Message) -> None:
             self.chatrooms.setdefault(chatroom_id, []).extend([*request.messages, answer])
 
-        answer = plan(request, self.chatrooms.get(chatroom_id, ()))
-        return await self._answer(http, request, answer, streams_created=False, store=store)
+        history = self.chatrooms.get(chatroom_id, ())
+        return await self._answer(http, request, history, streams_created=False, store=store)
 
     async def _accept(self, http: Request) -> ChatCompletionRequest:
         """Return the request's body, or refuse it."""
@@ -168,11 +186,14 @@ class Emulator:
         self,
         http: Request,
         request: ChatCompletionRequest,
-        answer: Plan,
+        history: Sequence[Message],
         *,
         streams_created: bool,
         store: Callable[[Message], None],
     ) -> Response:
+        scripted = self._script.popleft() if self._script else ScriptedAnswer()
+        answer = scripted.plan(plan(request, history))
+        delay = scripted.delay or self._first_token_delay
         now = int(time.time())
         heading = _wire.Heading(
             id=f"msg_{next(self._numbers):06d}",
@@ -180,31 +201,36 @@ class Emulator:
             created=now if streams_created or not request.stream else None,
         )
         message = Message.model_validate(_wire.message(answer))
-        fault = self._fault(http, request)
+        fault = self._fault(http, request, scripted.fault)
         if fault is not None:
             steps = itertools.chain.from_iterable(_wire.stream(answer, heading))
             answered = Answered(tuple(steps), _wire.completion(answer, heading), self._interval, time.time())
             return FaultyResponse(
-                fault.steps(answered), fault=str(fault), store=lambda: store(message), while_open=self._count_stream
+                delayed(fault.steps(answered), delay),
+                fault=str(fault),
+                store=lambda: store(message),
+                while_open=self._count_stream,
             )
         if request.stream:
-            events = self._play(_wire.stream(answer, heading), lambda: store(message))
+            events = self._play(_wire.stream(answer, heading), delay, lambda: store(message))
             return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
         longest = max(planned.tokens for planned in answer.answers)
-        if await connected_after(http.receive, self._first_token_delay + longest * self._interval):
+        if await connected_after(http.receive, delay + longest * self._interval):
             store(message)
         return JSONResponse(_wire.completion(answer, heading))
 
-    def _fault(self, http: Request, request: ChatCompletionRequest) -> ChosenFault | None:
-        """Return the fault that the request asks for, or refuse the request."""
+    def _fault(self, http: Request, request: ChatCompletionRequest, scripted: ChosenFault | None) -> ChosenFault | None:
+        """Return the fault that is scripted, or that the request asks for, or refuse the request."""
         provider, name = _provider_and_name(request.model)
         wanted = http.headers.get("x-fault") or (name if provider == "fault" else None)
-        if wanted is None:
-            return None
-        try:
-            fault = read_fault(wanted)
-        except FaultError as error:
-            raise _RefusedError(400, str(error), code="unknown_fault") from error
+        fault = scripted
+        if fault is None:
+            if wanted is None:
+                return None
+            try:
+                fault = read_fault(wanted)
+            except FaultError as error:
+                raise _RefusedError(400, str(error), code="unknown_fault") from error
         if fault.name == "chaos":
             seed = str(fault)
             self._chaos[seed] += 1
@@ -218,10 +244,10 @@ class Emulator:
         return fault
 
     async def _play(
-        self, steps: Iterator[list[dict[str, Any]]], store: Callable[[], None]
+        self, steps: Iterator[list[dict[str, Any]]], delay: float, store: Callable[[], None]
     ) -> AsyncIterator[ServerSentEvent]:
         """Yield the stream's events at the emulator's pace; what was said is stored before the client sees the end."""
-        await anyio.sleep(self._first_token_delay)
+        await anyio.sleep(delay)
         begin = anyio.current_time()
         for number, step in enumerate(steps):
             await anyio.sleep_until(begin + number * self._interval)
@@ -232,11 +258,16 @@ class Emulator:
 
     @contextmanager
     def _count_stream(self) -> Generator[None, None, None]:
-        self._open_streams += 1
+        self._change_open_streams(1)
         try:
             yield
         finally:
-            self._open_streams -= 1
+            self._change_open_streams(-1)
+
+    def _change_open_streams(self, by: int) -> None:
+        with self._streams_change:
+            self._open_streams += by
+            self._streams_change.notify_all()
 
 
 def _provider_and_name(model: str | None) -> tuple[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -31,6 +33,12 @@ class ReceivedRequest:
 
     body: bytes = field(repr=False)
     """The whole body."""
+
+    @property
+    def chatroom_id(self) -> str | None:
+        """The chatroom's id, decoded; None where the request is not for one."""
+        found = re.fullmatch(r"/v1/llms/chatrooms/([^/]+)/chat/completions", self.path)
+        return unquote(found[1]) if found else None
 
     def json(self) -> Any:
         """Return the body as parsed JSON.

@@ -112,7 +112,7 @@ def usage(
     elif shape == "after":
         chunks.append({**last, "choices": [{"delta": {}, "index": 0}]})
     elif shape == "every":
-        most = used["completion_tokens"]
+        most = used.get("completion_tokens") or 0
         chunks = [
             {**chunk, "usage": _used(used, most if finishes(chunk) else min(number, most))}
             for number, chunk in enumerate(chunks)
@@ -200,5 +200,5 @@ def _without_empty_delta(choice: dict[str, Any]) -> dict[str, Any]:
     return choice if choice["delta"] else _without(choice, "delta")
 
 
-def _used(usage: dict[str, int], tokens: int) -> dict[str, int]:
-    return {**usage, "completion_tokens": tokens, "total_tokens": usage["prompt_tokens"] + tokens}
+def _used(usage: dict[str, Any], tokens: int) -> dict[str, Any]:
+    return {**usage, "completion_tokens": tokens, "total_tokens": (usage.get("prompt_tokens") or 0) + tokens}

@@ -7,8 +7,9 @@ what the prompt says; it shows what the conversation was before, calls tools, an
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chatapi_async.types import ChatCompletionRequest, Message
 
@@ -61,6 +62,8 @@ class Plan:
 
     answers: tuple[Answer, ...]
     prompt_tokens: int
+    usage: Mapping[str, Any] | None = None
+    """What is said to have been used; None for the tokens as they were counted."""
 
     @property
     def completion_tokens(self) -> int:

@@ -111,3 +111,11 @@ def whole(answered: Answered, chunks: Iterable[Chunk] | None = None) -> Iterator
     yield from paced(answered, answered.chunks if chunks is None else chunks)
     yield Act.STORE
     yield DONE_EVENT
+
+
+def delayed(steps: Iterator[Step], seconds: float) -> Iterator[Step]:
+    """Yield the steps, with a pause after the response's head."""
+    for step in steps:
+        yield step
+        if isinstance(step, Head):
+            yield Pause(seconds)

@@ -92,7 +92,9 @@ def _message(answer: Answer) -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": calls}
 
 
-def _usage(plan: Plan) -> dict[str, int]:
+def _usage(plan: Plan) -> dict[str, Any]:
+    if plan.usage is not None:
+        return dict(plan.usage)
     return {
         "prompt_tokens": plan.prompt_tokens,
         "completion_tokens": plan.completion_tokens,

@@ -58,6 +58,7 @@ from chatapi_async import (
     UsageEvent,
     aggregate,
     tee,
+    testing,
 )
 from chatapi_async.pacing import (
     DISCORD_LIMIT,
@@ -391,3 +392,19 @@ def pass_on(
 ) -> None:
     takes_any_stream(stream)
     takes_any_stream(chatroom_stream)
+
+
+def test_kit(server: testing.ChatServer) -> None:
+    assert_type(server.base_url, str)
+    assert_type(server.open_streams, int)
+    assert_type(server.requests[0].chatroom_id, str | None)
+    server.reply("Hello", usage=Usage(total_tokens=1), fault=testing.fault("truncate", after=2))
+    server.reply(["Hel", "lo"], tool_calls=[testing.tool_call("f", {"a": 1})], finish_reason="length", delay=0.5)
+    server.fault("stall", after=3, keep_alive=0.5)
+    server.script(["Hello", testing.fault("reset"), 0.5, ["Hel", "lo"]])
+    assert_type(testing.chunk("Hi", finish_reason="stop"), ChatCompletionChunkResponse)
+    assert_type(testing.completion("Hi"), ChatCompletionResponse)
+    assert_type(
+        testing.event_stream(["Hi", testing.chunk("!"), testing.error("overloaded"), b": ping\n\n"], complete=False),
+        bytes,
+    )

@@ -1,0 +1,51 @@
+"""Answers that are given instead of the model's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatapi_async.types import MessageToolCall, Usage
+
+from ._faults import ChosenFault
+from ._model import Answer, Plan, PlannedCall
+from ._tokens import pieces
+
+
+@dataclass(frozen=True)
+class ScriptedAnswer:
+    """What the emulator answers to one request, whatever it asks."""
+
+    text: str | Sequence[str] | None = None
+    """The text; a sequence of texts comes a chunk each. None for what the built-in model says."""
+
+    tool_calls: Sequence[MessageToolCall] = ()
+    """Calls after the text."""
+
+    finish_reason: str | None = None
+    """Why it ends; None, the default, for ``tool_calls`` where there are some, and ``stop`` where there are none."""
+
+    usage: Usage | None = None
+    """What it is said to have used; None, the default, for what it has by the emulator's count."""
+
+    fault: ChosenFault | None = None
+    """How it goes wrong; None, the default, for not at all."""
+
+    delay: float = 0.0
+    """Seconds between the response's headers and the first chunk."""
+
+    def plan(self, modelled: Plan) -> Plan:
+        """Return what is answered in the place of ``modelled``, to a request for as many answers."""
+        if self.text is None and not self.tool_calls:
+            answers = modelled.answers
+        else:
+            text = self.text or ""
+            texts = tuple(pieces(text)) if isinstance(text, str) else tuple(text)
+            calls = tuple(
+                PlannedCall(call.id, call.function.name, tuple(pieces(call.function.arguments)))
+                for call in self.tool_calls
+            )
+            finish_reason = self.finish_reason or ("tool_calls" if calls else "stop")
+            answers = (Answer(texts, calls, finish_reason),) * len(modelled.answers)
+        usage = None if self.usage is None else self.usage.model_dump(exclude_unset=True)
+        return Plan(answers, modelled.prompt_tokens, usage)
