@@ -133,7 +133,6 @@ class AsyncioPatience(Patience):
             raise self._over() from None
         finally:
             self._task = None
-            self._deadline = inf
             if self._ended:
                 task.uncancel()
 
@@ -163,5 +162,5 @@ class AsyncioPatience(Patience):
         self._rings_at = inf
         if self._deadline <= self._loop.time():
             self._cancel()
-        elif self._deadline < inf:
+        elif self._task is not None and self._deadline < inf:
             self._start_timer(self._deadline)

@@ -36,6 +36,18 @@ async def _limits_that_move() -> None:
     waiting.end()
 
 
+async def _a_limit_that_moves_while_it_is_waited_for() -> None:
+    waiting = _patience(first_chunk=0.1, idle=0.1)
+    await waiting.wait_for(_nothing)
+    waiting.waits.content_came()
+    await anyio.sleep(0.06)
+    began = anyio.current_time()
+    with anyio.fail_after(5), pytest.raises(APITimeoutError):
+        await waiting.wait_for(anyio.sleep_forever)
+    assert anyio.current_time() - began > 0.09
+    waiting.end()
+
+
 async def _no_limit() -> None:
     waiting = _patience(first_chunk=None, idle=None)
     with anyio.move_on_after(0.05) as scope:
@@ -58,7 +70,11 @@ async def _interrupted() -> None:
     waiting.end()
 
 
-each_way = pytest.mark.parametrize("run", [_limits_that_move, _no_limit, _interrupted], ids=lambda run: run.__name__)
+each_way = pytest.mark.parametrize(
+    "run",
+    [_limits_that_move, _a_limit_that_moves_while_it_is_waited_for, _no_limit, _interrupted],
+    ids=lambda run: run.__name__,
+)
 
 
 @each_way
