@@ -20,6 +20,8 @@ from anyio import fail_after
 _HIGH_WATER: Final = 64 * 1024
 """So much is kept of what came; then the socket is left alone until it has been read."""
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_LAST_OF_SOCKS: Final = 5
+"""The answer of a SOCKS proxy, which is no text and is read at once, begins with its version or an older one."""
 
 
 class FastBackend(httpcore.AsyncNetworkBackend):
@@ -160,7 +162,7 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 raise httpcore.ReadTimeout from error
         data = self.take()
         end = min(len(data), max_bytes)
-        if self.ends_with_blank_line:
+        if self.ends_with_blank_line and (self._before or data[0] > _LAST_OF_SOCKS):
             # What follows is not read with it, since it would be h11's from then on.
             seen = self._before + data[:end]
             if found := _BLANK_LINE.search(seen):
@@ -194,9 +196,10 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        if self.received:
+        if self.received or self.over:
             self.abort()
-            raise httpcore.ConnectError("something came in plain text where TLS was to begin")
+            what = "something came in plain text" if self.received else "the connection was closed"
+            raise httpcore.ConnectError(f"{what} where TLS was to begin")
         try:
             with fail_after(timeout):
                 self._transport = await self._loop.start_tls(

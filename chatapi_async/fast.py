@@ -148,10 +148,10 @@ class _ChunkedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
             self._ended = True
             raise
 
-    def _leave_to_h11(self) -> None:
+    def _leave_to_h11(self, *, at_last_chunk: bool = False) -> None:
         self._plain = False
         self._stream.put_back(self._data)
-        self._stream.ends_with_blank_line = True
+        self._stream.ends_with_blank_line = at_last_chunk
 
     def _cut(self) -> bytes:
         """Take what there is of the body out of what came; nothing, if more must come, or h11 must go on."""
@@ -189,5 +189,5 @@ class _ChunkedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
         self._data = data[at:]
         self._rest = rest
         if not self._plain:
-            self._leave_to_h11()
+            self._leave_to_h11(at_last_chunk=bool(_CHUNK_HEAD.match(self._data)))
         return found[0] if len(found) == 1 else b"".join(found)

@@ -487,11 +487,7 @@ async def test_the_head_of_a_response_is_read_without_what_follows_it(size: int)
     "beginning",
     [
         pytest.param(head(200, {"content-length": "200000"}), id="of a length"),
-        pytest.param(
-            CHUNKED + b"30d40;a=b\r\n",
-            id="in an odd chunk",
-            marks=pytest.mark.xfail(reason="_leave_to_h11 has all that h11 reads cut at blank lines", strict=True),
-        ),
+        pytest.param(CHUNKED + b"30d40;a=b\r\n", id="in an odd chunk"),
     ],
 )
 async def test_blank_lines_in_a_body_are_no_more_work_than_other_bytes(beginning: bytes, server: RawServer) -> None:
@@ -506,7 +502,6 @@ async def test_blank_lines_in_a_body_are_no_more_work_than_other_bytes(beginning
     assert pieces[0] < 10 * pieces[1]
 
 
-@pytest.mark.xfail(reason="all that is read before a response is cut at blank lines", strict=True)
 async def test_what_is_no_response_is_read_at_once_such_as_that_of_a_socks_proxy() -> None:
     source: Any = _faster(_anyio_stream())
     consent = b"\x05\x00\x00\x01\x0a\x0a\x00\x01\x1f\x90"  # at 10.10.0.1
@@ -746,7 +741,6 @@ async def test_what_a_proxy_sends_with_its_consent_is_not_the_answer_of_the_serv
         await proxied.aclose()
 
 
-@pytest.mark.xfail(reason="FastStream.start_tls waits for a connection that is lost", strict=True)
 async def test_a_proxy_that_hangs_up_after_its_consent_is_a_connect_error() -> None:
     async def consent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -142,3 +143,21 @@ def test_the_largest_event_is_as_the_table_says() -> None:
     assert "`max_event_bytes` (16 MiB by default)" in README
     client = chatapi_async.AsyncChatClient(operator_id="tn", token="t")
     assert client.chat_completion("Hi")._reader._max_event_bytes == 16 * 1024 * 1024
+
+
+def test_the_costs_are_those_of_the_run_that_it_shows() -> None:
+    run = json.loads((ROOT / "docs" / "benchmarks.json").read_text(encoding="utf-8"))
+    ways = ("64 KiB reads", "a read a chunk", "paced tokens")
+    cpu = {
+        name: [next(one for one in run["streams"] if one["delivery"] == way)["clients"][name]["cpu"] for way in ways]
+        for name in ("floor", "chunks", "fast", "fast-uvloop", "openai-create")
+    }
+    rows = re.findall(r"^\| .* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", section("Performance"), re.MULTILINE)
+    compared = [("chunks", "floor"), ("fast", "floor"), ("fast-uvloop", "floor"), ("openai-create", "chunks")]
+    assert [list(row) for row in rows] == [
+        [f"{one / other:.1f}" for one, other in zip(cpu[name], cpu[to], strict=True)] for name, to in compared
+    ]
+    held = run["memory"]["held"]["chunks"]["bytes"] / 1024
+    assert f"stream takes {held:.0f} KB" in section("Performance")
+    for words in ("chatapi_async", "chatapi_async, a client made", "httpx, pydantic"):
+        assert f"{run['startup']['imports'][words]['minimum']:.0f} ms" in section("Performance")
