@@ -87,6 +87,7 @@ def test_send_shows_what_came_before_a_fault_that_was_asked_for(server: RunningE
     )
 
 
+@pytest.mark.heavy
 def test_the_readmes_commands_for_faults_run_as_they_stand(server: RunningEmulator) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     commands = readme.partition("<!-- faults -->\n```sh\n")[2].partition("```")[0].splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
 import ssl
 import subprocess
 import sys
@@ -459,6 +460,40 @@ async def test_a_connection_on_which_something_came_later_is_not_used_again() ->
     assert connections == 2
 
 
+async def test_a_connection_on_which_something_came_that_nobody_looked_at_is_not_used_again(server: RawServer) -> None:
+    gate = server.gate()
+    server.answer(CHUNKED + HELLO + END, gate, CHUNKED + b"4\r\nnope\r\n" + END, HOLD)
+    server.answer(*body(b"next"))
+    async with FastHTTPClient(timeout=WAIT_SECONDS) as http_client:
+        async with http_client.stream("POST", server.url, content=b"{}") as response:
+            assert b"".join([piece async for piece in response.aiter_raw()]) == b"hello"
+        sock = response.extensions["network_stream"].get_extra_info("socket")
+        gate.open()
+        select.select([sock], [], [], WAIT_SECONDS)  # the event loop has no turn meanwhile
+        assert await got(http_client, server.url) == Got(200, b"next", None)
+    assert server.connections == 2
+
+
+async def test_answers_that_come_at_once_are_read_on_a_connection_that_is_used_again(server: RawServer) -> None:
+    server.answer(*body(b"hellohello"))
+    server.answer(CHUNKED + HELLO + HELLO + END)
+    async with FastHTTPClient(timeout=WAIT_SECONDS) as http_client:
+        for _ in range(3):
+            assert await got(http_client, server.url) == Got(200, b"hellohello", None)
+    assert server.connections == 1
+
+
+async def test_the_ends_of_a_connection_can_be_asked_for(server: RawServer) -> None:
+    server.answer(*body(b"hello"))
+    async with FastHTTPClient() as http_client:
+        response = await http_client.post(server.url, content=b"{}")
+        connection = response.extensions["network_stream"]
+        assert connection.get_extra_info("server_addr") == ("127.0.0.1", server.port)
+        assert connection.get_extra_info("client_addr")[0] == "127.0.0.1"
+        assert connection.get_extra_info("ssl_object") is None
+        assert connection.get_extra_info("no such thing") is None
+
+
 async def test_the_environments_proxy_is_asked(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     server.answer(*stream(b"hel", b"lo"))
@@ -479,7 +514,9 @@ async def test_the_head_of_a_response_is_read_without_what_follows_it(size: int)
         for data in arriving:
             source.data_received(data)
             while source.received and not read.endswith(b"\r\n\r\n"):
-                read += await source.read(65_536)
+                data = await source.read(65_536)
+                assert 0 < len(data) <= 65_536
+                read += data
         assert (read, source.take()) == (beginning, HELLO)
 
 
@@ -627,7 +664,9 @@ async def test_an_answer_streams_over_tls(server: RawServer, tls_url: str, trust
             gate.open()
             assert await stream_.get_final_text() == "Hi there"
         assert await client.chat_completion("Hi").get_final_text() == "Hi"
-        assert isinstance(http_client._transport._pool.connections[0]._connection._network_stream, FastStream)
+        connection = http_client._transport._pool.connections[0]._connection._network_stream
+        assert isinstance(connection, FastStream)
+        assert connection.get_extra_info("ssl_object").selected_alpn_protocol() in (None, "http/1.1")
     assert server.connections == 1
 
 

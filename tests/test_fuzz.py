@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.heavy
 def test_the_properties_can_be_left_running(tmp_path: Path) -> None:
     (tmp_path / "recorded.sse").write_bytes(b"data: [DONE]\n\n")
     done = subprocess.run(

@@ -458,6 +458,7 @@ async def test_a_token_is_replaced_where_it_is_a_word_of_its_own(
     assert caught.value.payload == {"message": shown}
 
 
+@pytest.mark.heavy
 async def test_taking_a_token_out_takes_no_more_time_than_reading_what_it_is_in(server: RawServer) -> None:
     server.answer(*stream(event({"errors": ["a…"] * 100_000}, "error")))
     async with client_of(server, token="ey" + "aB3-" * 225) as client:

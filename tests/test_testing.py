@@ -251,6 +251,7 @@ def run_pytest(where: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["pytest-asyncio", "pytest-asyncio in auto mode", "anyio", "both"],
 )
+@pytest.mark.heavy
 def test_the_fixture_works_with_every_plugin(decorator: str, words: list[str], passed: int, tmp_path: Path) -> None:
     (tmp_path / "test_bot.py").write_text(USERS_TEST.format(decorator=decorator) + SYNCHRONOUS, encoding="utf-8")
     done = run_pytest(tmp_path, *words)
@@ -258,6 +259,7 @@ def test_the_fixture_works_with_every_plugin(decorator: str, words: list[str], p
     assert done.returncode == 0
 
 
+@pytest.mark.heavy
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +270,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     assert "1 passed" in done.stdout, done.stdout
 
 
+@pytest.mark.heavy
 def test_pytest_lists_the_fixture_with_what_it_is(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "--fixtures")
     assert "chatapi_server" in done.stdout
@@ -285,6 +288,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 @pytest.mark.smoke
+@pytest.mark.heavy
 def test_the_readme_leads_from_nothing_to_a_test_that_cuts_a_stream(tmp_path: Path) -> None:
     files = dict(re.findall(r"<!-- (\w+\.(?:py|ini)) -->\n```\w+\n(.*?)```", README, re.DOTALL))
     assert set(files) == {"bot.py", "test_bot.py", "pytest.ini"}
