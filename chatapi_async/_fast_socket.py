@@ -20,6 +20,8 @@ from anyio import fail_after
 _HIGH_WATER: Final = 64 * 1024
 """So much is kept of what came; then the socket is left alone until it has been read."""
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_closing: set[asyncio.Task[None]] = set()
+"""Tasks that nobody waits for; an event loop alone does not keep them."""
 _LAST_OF_SOCKS: Final = 5
 """The answer of a SOCKS proxy, which is no text and is read at once, begins with its version or an older one."""
 
@@ -145,8 +147,14 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def forget(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have what was read from it closed, from whichever thread collects garbage."""
+
+        def start() -> None:
+            task = self._loop.create_task(close())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
         with suppress(RuntimeError):  # its event loop is closed
-            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(close()))
+            self._loop.call_soon_threadsafe(start)
 
     # ── what httpcore calls ──────────────────────────────────────────────────────────────────────────────────────────
 

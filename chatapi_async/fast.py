@@ -40,6 +40,9 @@ class FastHTTPClient(httpx.AsyncClient):
 
     It belongs to one event loop, and is the caller's to close. On trio it is httpx's own, and no faster.
 
+    What comes on an idle connection is no answer, and ends it. Over TLS a part of a record is not seen: where a server
+    sends the beginning of one unasked, and its end after the next request, it is taken for the answer to that.
+
     Args:
         limits: as httpx's; by default connections are not limited, since a stream holds one while the model talks.
         **options: all others that ``httpx.AsyncClient`` takes.
