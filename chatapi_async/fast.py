@@ -52,6 +52,8 @@ class FastHTTPClient(httpx.AsyncClient):
         super().__init__(limits=limits, **options)
 
     def _init_transport(self, *args: Any, transport: httpx.AsyncBaseTransport | None = None, **kwargs: Any) -> Any:
+        if app := kwargs.pop("app", None):  # of httpx before 0.28
+            return httpx.ASGITransport(app)
         return transport or _FastTransport(*args, **kwargs)
 
     def _init_proxy_transport(self, proxy: httpx.Proxy, *args: Any, **kwargs: Any) -> Any:
