@@ -44,7 +44,7 @@ def relay_sse(stream: AsyncIterable[BaseChunk], *, keep_alive: float = 15.0) -> 
     A failure becomes an event named ``error``, ``{"error": {"message", "type", "code"}}``, that tells what a person may
     know, and nothing of the backend; the error itself is logged. An error that is none of this library's is raised
     afterwards. Where the web server cancels the response since its client hung up, the request upstream is cancelled
-    too, before the first chunk as well as after it.
+    too, before the first chunk as well as after it. At most sixteen chunks are read ahead of a client that is slow.
 
     Args:
         stream: a :class:`~chatapi_async.ChatStream`, or any other asynchronous iterable of chunks.
