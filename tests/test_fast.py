@@ -23,7 +23,7 @@ import httpx
 import pytest
 import trio
 import trustme
-from anyio import fail_after
+from anyio import CancelScope, fail_after
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -935,7 +935,7 @@ async def test_a_body_that_was_read_to_its_end_leaves_its_connection_open_when_i
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("how", ["forgotten", "cancelled"])
+@pytest.mark.parametrize("how", ["forgotten", "cancelled", "cancelled by a scope"])
 async def test_a_body_that_is_given_up_gives_its_place_in_the_pool_back(how: str, server: RawServer) -> None:
     server.answer(*stream(b"hello", HOLD))
     limits = httpx.Limits(max_connections=1)
@@ -948,14 +948,30 @@ async def test_a_body_that_is_given_up_gives_its_place_in_the_pool_back(how: str
             response = await http_client.send(request, stream=True)
             pieces = response.aiter_raw()
             assert await anext(pieces) == b"hello"
-            reading = asyncio.ensure_future(anext(pieces))
-            await asyncio.sleep(0)
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
+            if how == "cancelled":
+                reading = asyncio.ensure_future(anext(pieces))
+                await asyncio.sleep(0)
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+            else:
+                with CancelScope() as scope:
+                    asyncio.get_running_loop().call_soon(scope.cancel)
+                    await anext(pieces)
         await server.hung_up()
         async with http_client.stream("POST", server.url, content=b"{}") as again:
             assert again.status_code == 200
+
+
+async def test_a_read_that_is_abandoned_awaits_nothing_more(server: RawServer, http_client: FastHTTPClient) -> None:
+    server.answer(*stream(b"hello", HOLD))
+    async with http_client.stream("POST", server.url, content=b"{}") as response:
+        stream_: Any = response.stream
+        body: _ChunkedBody = stream_._stream  # below httpx's own generators
+        assert await anext(body) == b"hello"
+        reading = body.__anext__()
+        reading.send(None)
+        reading.close()  # as when its event loop is gone; it would be an error to await anything
 
 
 async def test_a_read_that_is_cancelled_closes_the_connection(server: RawServer, http_client: FastHTTPClient) -> None:
