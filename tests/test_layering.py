@@ -170,7 +170,7 @@ SOURCES = {
     name_of(path): path
     for path in sorted(PACKAGE.rglob("*.py"))
     if name_of(path) not in ("__init__", "__main__")
-    and not name_of(path).startswith(("emulator", "testing", "_pytest_plugin"))
+    and not name_of(path).startswith(("emulator", "testing", "_commands", "_pytest_plugin"))
 }
 IMPORTS = {name: read(path) for name, path in SOURCES.items()}
 
@@ -220,6 +220,16 @@ def test_nothing_but_the_plugin_imports_what_is_for_tests() -> None:
     assert not any(
         each.ours and each.target == "_pytest_plugin" for path in PACKAGE.rglob("*.py") for each in read(path)
     )
+
+
+def test_nothing_but_the_command_line_imports_the_commands() -> None:
+    own = PACKAGE / "_commands"
+    importers = {
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if own not in path.parents and any(each.ours and each.target.startswith("_commands") for each in read(path))
+    }
+    assert importers == {"__main__"}
 
 
 def test_what_is_for_tests_knows_of_the_library_only_the_emulator_and_the_types() -> None:

@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote
 import anyio
 from sse_starlette import ServerSentEvent
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,19 +28,11 @@ from ._contract import ContractError, read_request
 from ._faults import ChosenFault, FaultError, chaos, read_fault
 from ._faulty import TRANSPORT, FaultyResponse
 from ._model import plan
+from ._refusals import HANDLERS, RefusedError
 from ._scripted import ScriptedAnswer
 from ._steps import Answered, delayed
 
 _REQUESTS_KEPT = 1000
-
-
-class _RefusedError(Exception):
-    """The request is answered with an HTTP error."""
-
-    def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"message": message} if code is None else {"message": message, "code": code}
 
 
 class Emulator:
@@ -104,7 +95,7 @@ class Emulator:
                     methods=["POST"],
                 ),
             ],
-            exception_handlers={_RefusedError: _refuse, HTTPException: _refuse_route, Exception: _report_fault},
+            exception_handlers=HANDLERS,
         )
         self._routes.router.redirect_slashes = False
 
@@ -157,7 +148,7 @@ class Emulator:
         request = await self._accept(http)
         chatroom_id = unquote(http.path_params["chatroom_id"])
         if chatroom_id not in self.chatrooms and not self._create_chatrooms:
-            raise _RefusedError(404, f"there is no chatroom {chatroom_id!r}")
+            raise RefusedError(404, f"there is no chatroom {chatroom_id!r}")
 
         def store(answer: Message) -> None:
             self.chatrooms.setdefault(chatroom_id, []).extend([*request.messages, answer])
@@ -169,17 +160,17 @@ class Emulator:
         """Return the request's body, or refuse it."""
         scheme, _, token = http.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise _RefusedError(401, "no access token: send the header 'Authorization: Bearer <token>'")
+            raise RefusedError(401, "no access token: send the header 'Authorization: Bearer <token>'")
         if self._token is not None and token.strip() != self._token:
-            raise _RefusedError(401, "the access token is not valid, or has expired")
+            raise RefusedError(401, "the access token is not valid, or has expired")
         if not http.headers.get("x-operator-id", "").strip():
-            raise _RefusedError(400, "no operator: send the header 'x-operator-id'")
+            raise RefusedError(400, "no operator: send the header 'x-operator-id'")
         try:
             request = read_request(await http.body())
         except ContractError as error:
-            raise _RefusedError(400, str(error)) from error
+            raise RefusedError(400, str(error)) from error
         if _provider_and_name(request.model)[0] == "unsupported":
-            raise _RefusedError(400, f"the model {request.model!r} is not supported", code="unsupported_model")
+            raise RefusedError(400, f"the model {request.model!r} is not supported", code="unsupported_model")
         return request
 
     async def _answer(
@@ -230,15 +221,15 @@ class Emulator:
             try:
                 fault = read_fault(wanted)
             except FaultError as error:
-                raise _RefusedError(400, str(error), code="unknown_fault") from error
+                raise RefusedError(400, str(error), code="unknown_fault") from error
         if fault.name == "chaos":
             seed = str(fault)
             self._chaos[seed] += 1
             fault = chaos(self._chaos[seed], **fault.arguments)
         if not request.stream and not fault.answers_without_stream:
-            raise _RefusedError(400, f"the fault {fault.name!r} is one of a stream; send 'stream': true")
+            raise RefusedError(400, f"the fault {fault.name!r} is one of a stream; send 'stream': true")
         if fault.breaks_connection and TRANSPORT not in http.scope.get("state", {}):
-            raise _RefusedError(
+            raise RefusedError(
                 400, f"the fault {fault.name!r} breaks the connection, which takes the emulator's own server: serve()"
             )
         return fault
@@ -276,22 +267,3 @@ def _provider_and_name(model: str | None) -> tuple[str, str]:
         return "emulator", model or "large"
     parts = re.split("[/:]", model, maxsplit=1)
     return ("openai", model) if len(parts) == 1 else (parts[0], parts[1])
-
-
-def _refuse(_: Request, error: Exception) -> Response:
-    if not isinstance(error, _RefusedError):
-        raise error
-    return JSONResponse(error.body, error.status)
-
-
-def _refuse_route(http: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    message = f"there is no {http.method} {http.scope['path']}"
-    if error.status_code == 405:
-        message = f"{http.method} is not allowed here; use POST"
-    return JSONResponse({"message": message}, error.status_code, headers=error.headers)
-
-
-def _report_fault(_: Request, error: Exception) -> Response:
-    return JSONResponse({"message": f"the emulator failed: {type(error).__name__}"}, 500)

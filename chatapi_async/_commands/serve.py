@@ -1,0 +1,50 @@
+"""``serve``: the local server, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from . import DONE, AddCommand, positive
+
+if TYPE_CHECKING:
+    from chatapi_async.emulator import RunningEmulator
+
+
+def add_to(add: AddCommand) -> None:
+    """Add the command."""
+    serve = add("serve", _serve, "Run the local server, with its built-in model, until Ctrl-C.")
+    serve.add_argument("--host", default="127.0.0.1", help="address to bind (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to bind, 0 for any free one (default: 8000)")
+    serve.add_argument("--token", help="accept only this access token (default: any)")
+    serve.add_argument("--tokens-per-second", type=positive, default=40.0, metavar="N", help="pace (default: 40)")
+    serve.add_argument(
+        "--chatroom", action="append", default=[], metavar="ID", help="a chatroom that exists; repeatable"
+    )
+    serve.add_argument("--create-chatrooms", action="store_true", help="make a chatroom where it is first spoken to")
+    serve.add_argument("--list-faults", action="store_true", help="list how it can be made to go wrong, and end")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from chatapi_async.emulator import FAULTS, Emulator, run
+
+    if options.list_faults:
+        print(*FAULTS.values(), sep="\n")
+        print("\nask for the model fault/NAME, or send the header x-fault: NAME", file=sys.stderr)
+        return DONE
+    emulator = Emulator(
+        token=options.token,
+        tokens_per_second=options.tokens_per_second,
+        chatrooms=options.chatroom,
+        create_chatrooms=options.create_chatrooms,
+    )
+    run(emulator, host=options.host, port=options.port, on_start=_say_where)
+    return DONE
+
+
+def _say_where(running: RunningEmulator) -> None:
+    print(f"serving on {running.base_url}; Ctrl-C ends it", file=sys.stderr)
+    print(
+        f"  export CHATAPI_BASE_URL={running.base_url} CHATAPI_OPERATOR_ID=tn_local CHATAPI_TOKEN=any", file=sys.stderr
+    )
