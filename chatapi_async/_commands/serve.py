@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import sys
 from typing import TYPE_CHECKING
 
-from . import DONE, AddCommand, positive
+from . import DONE, WRONG_USAGE, AddCommand, UsageError, complain, positive
 
 if TYPE_CHECKING:
     from chatapi_async.emulator import RunningEmulator
@@ -23,15 +25,22 @@ def add_to(add: AddCommand) -> None:
         "--chatroom", action="append", default=[], metavar="ID", help="a chatroom that exists; repeatable"
     )
     serve.add_argument("--create-chatrooms", action="store_true", help="make a chatroom where it is first spoken to")
+    serve.add_argument(
+        "--replies", metavar="FILE", help="answer as this TOML or JSON file says; its edits count at once"
+    )
+    serve.add_argument("--replies-schema", action="store_true", help="print the JSON Schema of such a file, and end")
     serve.add_argument("--list-faults", action="store_true", help="list how it can be made to go wrong, and end")
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from chatapi_async.emulator import FAULTS, Emulator, run
+    from chatapi_async.emulator import FAULTS, Emulator, ReplyFileError, replies_schema, run
 
     if options.list_faults:
         print(*FAULTS.values(), sep="\n")
         print("\nask for the model fault/NAME, or send the header x-fault: NAME", file=sys.stderr)
+        return DONE
+    if options.replies_schema:
+        print(json.dumps(replies_schema(), indent=2, ensure_ascii=False))
         return DONE
     emulator = Emulator(
         token=options.token,
@@ -39,8 +48,27 @@ def _serve(options: argparse.Namespace) -> int:
         chatrooms=options.chatroom,
         create_chatrooms=options.create_chatrooms,
     )
+    if options.replies is not None:
+        try:
+            emulator.load_replies(options.replies)
+        except OSError as error:
+            raise UsageError(f"{options.replies} cannot be read: {error.strerror}") from error
+        except ReplyFileError as error:
+            for problem in error.problems:
+                complain(UsageError(f"{error.name}: {problem}"), WRONG_USAGE)
+            return WRONG_USAGE
+        _print_log()
     run(emulator, host=options.host, port=options.port, on_start=_say_where)
     return DONE
+
+
+def _print_log() -> None:
+    """Print what the emulator logs: that a file was read again, or why it was not."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("chatapi: %(message)s"))
+    logger = logging.getLogger("chatapi_async.emulator")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _say_where(running: RunningEmulator) -> None:

@@ -8,7 +8,8 @@
         print(running.base_url)
 
 It misbehaves on request, so that a program can be tried against a stream that goes wrong: a request for the model
-``fault/truncate?after=3`` gets an answer that breaks off. ``FAULTS`` has every such fault.
+``fault/truncate?after=3`` gets an answer that breaks off. ``FAULTS`` has every such fault. With
+``Emulator(replies="replies.toml")`` it answers as the rules in that file say.
 
 It needs the extra ``emulator``: ``pip install 'chatapi-async[emulator]'``.
 """
@@ -19,6 +20,8 @@ try:
     from ._app import Emulator
     from ._asgi import ReceivedRequest
     from ._faults import FAULTS, ChosenFault, Fault, choose_fault
+    from ._reply_document import replies_schema
+    from ._reply_reading import ReplyFileError
     from ._scripted import ScriptedAnswer
     from ._server import RunningEmulator, run, serve, serve_in_thread
 except ModuleNotFoundError as error:
@@ -35,9 +38,11 @@ __all__ = [
     "Emulator",
     "Fault",
     "ReceivedRequest",
+    "ReplyFileError",
     "RunningEmulator",
     "ScriptedAnswer",
     "choose_fault",
+    "replies_schema",
     "run",
     "serve",
     "serve_in_thread",

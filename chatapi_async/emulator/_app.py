@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
+import os
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
@@ -24,11 +24,13 @@ from chatapi_async.types import ChatCompletionRequest, Message
 
 from . import _wire
 from ._asgi import EventStream, ReceivedRequest, connected_after, read_body, with_body, with_header
-from ._contract import ContractError, read_request
+from ._contract import ContractError, provider_and_name, read_request
 from ._faults import ChosenFault, FaultError, chaos, read_fault
 from ._faulty import TRANSPORT, FaultyResponse
 from ._model import plan
 from ._refusals import HANDLERS, RefusedError
+from ._replies import Asked, UnmatchedError
+from ._reply_file import ReplyFile
 from ._scripted import ScriptedAnswer
 from ._steps import Answered, delayed
 
@@ -51,9 +53,11 @@ class Emulator:
         chatrooms: ids of the chatrooms that exist from the start.
         create_chatrooms: whether a chatroom is made where it is first spoken to; otherwise that is answered with 404.
         ping_interval: seconds between the keep-alive comments of a stream; None, the default, for none.
+        replies: a file of answers, as for :meth:`load_replies`; None, the default, for none.
 
     Raises:
-        ValueError: an argument out of bounds.
+        ValueError: an argument out of bounds, or a file of answers that breaks its schema.
+        OSError: the file of answers cannot be read.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Emulator:
         chatrooms: Iterable[str] = (),
         create_chatrooms: bool = False,
         ping_interval: float | None = None,
+        replies: str | os.PathLike[str] | None = None,
     ) -> None:
         if token == "":
             raise ValueError("token is empty; give a token, or None to accept any")
@@ -83,6 +88,7 @@ class Emulator:
         self._open_streams = 0
         self._streams_change = Condition()
         self._script: deque[ScriptedAnswer] = deque()
+        self._replies = None if replies is None else ReplyFile(replies)
         self._chaos = Counter[str]()
         self._requests: deque[ReceivedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self._numbers = itertools.count(1)
@@ -123,6 +129,20 @@ class Emulator:
         """Queue answers: each is given to one request that is not refused, before the model answers again."""
         self._script.extend(answers)
 
+    def load_replies(self, path: str | os.PathLike[str]) -> None:
+        """Give the answers that a file has for prompts, where none is queued: the README says what it may hold.
+
+        A change of the file counts from the next request on; one that breaks it is logged, and changes nothing.
+
+        Args:
+            path: a TOML or JSON file, which is used in the place of the one before.
+
+        Raises:
+            OSError: it cannot be read.
+            ReplyFileError: it breaks its schema, a ``ValueError`` that says everything that does.
+        """
+        self._replies = ReplyFile(path)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the interface of ASGI."""
         if scope["type"] != "http":
@@ -142,7 +162,7 @@ class Emulator:
 
     async def _chat_completion(self, http: Request) -> Response:
         request = await self._accept(http)
-        return await self._answer(http, request, (), streams_created=True, store=lambda _: None)
+        return await self._answer(http, request, (), None, store=lambda _: None)
 
     async def _chat_completion_on_chatroom(self, http: Request) -> Response:
         request = await self._accept(http)
@@ -154,7 +174,7 @@ class Emulator:
             self.chatrooms.setdefault(chatroom_id, []).extend([*request.messages, answer])
 
         history = self.chatrooms.get(chatroom_id, ())
-        return await self._answer(http, request, history, streams_created=False, store=store)
+        return await self._answer(http, request, history, chatroom_id, store=store)
 
     async def _accept(self, http: Request) -> ChatCompletionRequest:
         """Return the request's body, or refuse it."""
@@ -169,7 +189,7 @@ class Emulator:
             request = read_request(await http.body())
         except ContractError as error:
             raise RefusedError(400, str(error)) from error
-        if _provider_and_name(request.model)[0] == "unsupported":
+        if provider_and_name(request.model)[0] == "unsupported":
             raise RefusedError(400, f"the model {request.model!r} is not supported", code="unsupported_model")
         return request
 
@@ -178,18 +198,18 @@ class Emulator:
         http: Request,
         request: ChatCompletionRequest,
         history: Sequence[Message],
+        chatroom_id: str | None,
         *,
-        streams_created: bool,
         store: Callable[[Message], None],
     ) -> Response:
-        scripted = self._script.popleft() if self._script else ScriptedAnswer()
+        scripted = self._choose(Asked([*history, *request.messages], request.model, chatroom_id))
         answer = scripted.plan(plan(request, history))
         delay = scripted.delay or self._first_token_delay
         now = int(time.time())
         heading = _wire.Heading(
             id=f"msg_{next(self._numbers):06d}",
-            model=":".join(_provider_and_name(request.model)),
-            created=now if streams_created or not request.stream else None,
+            model=":".join(provider_and_name(request.model)),
+            created=now if chatroom_id is None or not request.stream else None,
         )
         message = Message.model_validate(_wire.message(answer))
         fault = self._fault(http, request, scripted.fault)
@@ -210,9 +230,18 @@ class Emulator:
             store(message)
         return JSONResponse(_wire.completion(answer, heading))
 
+    def _choose(self, asked: Asked) -> ScriptedAnswer:
+        """Return the answer that is queued, or in a file, or left to the model; or refuse the request."""
+        if self._script:
+            return self._script.popleft()
+        try:
+            return ScriptedAnswer() if self._replies is None else self._replies.answer(asked)
+        except UnmatchedError as error:
+            raise RefusedError(400, str(error), code="no_reply") from error
+
     def _fault(self, http: Request, request: ChatCompletionRequest, scripted: ChosenFault | None) -> ChosenFault | None:
         """Return the fault that is scripted, or that the request asks for, or refuse the request."""
-        provider, name = _provider_and_name(request.model)
+        provider, name = provider_and_name(request.model)
         wanted = http.headers.get("x-fault") or (name if provider == "fault" else None)
         fault = scripted
         if fault is None:
@@ -259,11 +288,3 @@ class Emulator:
         with self._streams_change:
             self._open_streams += by
             self._streams_change.notify_all()
-
-
-def _provider_and_name(model: str | None) -> tuple[str, str]:
-    """Split ``provider/model`` and ``provider:model``; a bare name means ``openai``, a size the built-in model."""
-    if model is None or model in ("large", "small"):
-        return "emulator", model or "large"
-    parts = re.split("[/:]", model, maxsplit=1)
-    return ("openai", model) if len(parts) == 1 else (parts[0], parts[1])

@@ -39,6 +39,14 @@ def read_request(body: bytes) -> ChatCompletionRequest:
     return request
 
 
+def provider_and_name(model: str | None) -> tuple[str, str]:
+    """Split ``provider/model`` and ``provider:model``; a bare name means ``openai``, a size the built-in model."""
+    if model is None or model in ("large", "small"):
+        return "emulator", model or "large"
+    parts = re.split("[/:]", model, maxsplit=1)
+    return ("openai", model) if len(parts) == 1 else (parts[0], parts[1])
+
+
 def _describe(problem: ErrorDetails) -> str:
     if problem["type"] == "json_invalid":
         return problem["msg"]

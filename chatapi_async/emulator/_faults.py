@@ -102,12 +102,12 @@ def choose_fault(name: str, arguments: Mapping[str, object]) -> ChosenFault:
         FaultError: there is no such fault, or it has no such parameter or value.
     """
     if name not in FAULTS:
-        raise FaultError(f"there is no fault {name!r}{_nearest(name, FAULTS)}; there are: {', '.join(FAULTS)}")
+        raise FaultError(f"there is no fault {name!r}{nearest(name, FAULTS)}; there are: {', '.join(FAULTS)}")
     parameters = FAULTS[name].parameters
     for each in arguments:
         if each not in parameters:
             known = f"it has: {', '.join(parameters)}" if parameters else "it has none"
-            raise FaultError(f"the fault {name!r} has no parameter {each!r}{_nearest(each, parameters)}; {known}")
+            raise FaultError(f"the fault {name!r} has no parameter {each!r}{nearest(each, parameters)}; {known}")
     try:
         checked = _MODELS[name].model_validate(dict(arguments))
     except ValidationError as error:
@@ -116,7 +116,8 @@ def choose_fault(name: str, arguments: Mapping[str, object]) -> ChosenFault:
     return ChosenFault(name, checked.model_dump(exclude_unset=True))
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a question for the one of ``names`` that is most like ``name``; ``""`` where none is."""
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     return f", did you mean {near[0]!r}?" if near else ""
 

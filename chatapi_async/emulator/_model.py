@@ -83,7 +83,7 @@ def plan(request: ChatCompletionRequest, history: Sequence[Message] = ()) -> Pla
     prompt_tokens = sum(_TOKENS_PER_MESSAGE + len(pieces(message.text)) for message in conversation)
     prompt_tokens += sum(len(pieces(function.model_dump_json())) for function in tools)
 
-    prompt = next((message.text for message in reversed(conversation) if message.role == "user"), "")[:_LONGEST_READ]
+    prompt = prompt_of(conversation)[:_LONGEST_READ]
     phrases = language_of(prompt)
     results = _trailing_results(conversation)
     must_call = request.tool_choice == "any"
@@ -103,6 +103,18 @@ def plan(request: ChatCompletionRequest, history: Sequence[Message] = ()) -> Pla
             text = json.dumps({"answer": text, "language": phrases.code}, ensure_ascii=False)
         answers.append(_cut(text, calls, request.max_completion_tokens))
     return Plan(tuple(answers), prompt_tokens)
+
+
+def prompt_of(conversation: Sequence[Message]) -> str:
+    """Return what the user said last; ``""`` where the user said nothing."""
+    return next((message.text for message in reversed(conversation) if message.role == "user"), "")
+
+
+def tools_that_answered(conversation: Sequence[Message]) -> list[str]:
+    """Return the names of the tools whose results the conversation ends with; ``"tool"`` is one that nobody called."""
+    names = {call.id: call.function.name for message in conversation for call in message.tool_calls or []}
+    results = _trailing_results(conversation)
+    return list(dict.fromkeys(names.get(message.tool_call_id or "") or "tool" for message in results))
 
 
 def _reply(phrases: Phrases, conversation: Sequence[Message], prompt: str, variant: int) -> str:
@@ -142,10 +154,8 @@ def _trailing_results(conversation: Sequence[Message]) -> list[Message]:
 
 
 def _report(phrases: Phrases, conversation: Sequence[Message], results: Sequence[Message], prompt: str) -> str:
-    names = {call.id: call.function.name for message in conversation for call in message.tool_calls or []}
-    asked = dict.fromkeys(names.get(message.tool_call_id or "") or "tool" for message in results)
     return phrases.tool_answer.format(
-        tools=", ".join(asked),
+        tools=", ".join(tools_that_answered(conversation)),
         result="; ".join(excerpt(message.text, 60) for message in results),
         prompt=excerpt(prompt, 20),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatapi_async.types import MessageToolCall, Usage
 
@@ -23,7 +23,8 @@ class ScriptedAnswer:
     """Calls after the text."""
 
     finish_reason: str | None = None
-    """Why it ends; None, the default, for ``tool_calls`` where there are some, and ``stop`` where there are none."""
+    """Why it ends; None, the default, for ``tool_calls`` where there are some, and ``stop`` where there are none, or
+    for what the built-in model says where the text is its own."""
 
     usage: Usage | None = None
     """What it is said to have used; None, the default, for what it has by the emulator's count."""
@@ -38,6 +39,8 @@ class ScriptedAnswer:
         """Return what is answered in the place of ``modelled``, to a request for as many answers."""
         if self.text is None and not self.tool_calls:
             answers = modelled.answers
+            if self.finish_reason is not None:
+                answers = tuple(replace(answer, finish_reason=self.finish_reason) for answer in answers)
         else:
             text = self.text or ""
             texts = tuple(pieces(text)) if isinstance(text, str) else tuple(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -36,9 +37,10 @@ def fault(name: str, **parameters: object) -> ChosenFault:
 class ChatServer:
     """A server of the service for one test, on a free port of this machine.
 
-    It gives the answers that were queued, in their order, and then those of the emulator's built-in model, as fast as
-    the client takes them. Any token is right, any operator may do everything, and a chatroom is made where it is first
-    spoken to. It runs in a thread of its own, so the test may be synchronous, or run on asyncio or trio.
+    It gives the answers that were queued, in their order, then those of a reply file, and then those of the emulator's
+    built-in model, as fast as the client takes them. Any token is right, any operator may do everything, and a chatroom
+    is made where it is first spoken to. It runs in a thread of its own, so the test may be synchronous, or run on
+    asyncio or trio.
     """
 
     def __init__(self, running: RunningEmulator) -> None:
@@ -104,6 +106,18 @@ class ChatServer:
     def fault(self, name: str, **parameters: object) -> None:
         """Queue an answer of the built-in model that goes wrong. Arguments and errors are those of :func:`fault`."""
         self.reply(fault=fault(name, **parameters))
+
+    def replies(self, path: str | os.PathLike[str]) -> None:
+        """Answer as a reply file says, where no answer is queued.
+
+        Args:
+            path: a TOML or JSON file, as for ``chatapi serve --replies``.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it breaks its schema; the message says everything that does.
+        """
+        self._running.emulator.load_replies(path)
 
     def script(self, steps: Iterable[str | Sequence[str] | ChosenFault | float]) -> None:
         """Queue several answers.

@@ -1,6 +1,7 @@
 """Code as a user writes it: checked by ``mypy --strict`` and strict pyright, and never run."""
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, assert_never, assert_type
 
 import httpx
@@ -401,6 +402,8 @@ def test_kit(server: testing.ChatServer) -> None:
     server.reply("Hello", usage=Usage(total_tokens=1), fault=testing.fault("truncate", after=2))
     server.reply(["Hel", "lo"], tool_calls=[testing.tool_call("f", {"a": 1})], finish_reason="length", delay=0.5)
     server.fault("stall", after=3, keep_alive=0.5)
+    server.replies("replies.toml")
+    server.replies(Path("replies.json"))
     server.script(["Hello", testing.fault("reset"), 0.5, ["Hel", "lo"]])
     assert_type(testing.chunk("Hi", finish_reason="stop"), ChatCompletionChunkResponse)
     assert_type(testing.completion("Hi"), ChatCompletionResponse)
