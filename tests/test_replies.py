@@ -728,7 +728,7 @@ async def test_an_edit_counts_from_the_next_request_on_and_a_broken_one_changes_
     assert levels[1][1].startswith("replies.toml: rule 1: there is no 'txt' here, did you mean 'text'?")
     assert "No such file" in levels[2][1]
     for _, message in levels[1:3]:
-        assert message.endswith("\nthe rules from before it was changed answer")
+        assert message.endswith("\nuntil it is mended, the rules from before answer")
 
 
 @pytest.mark.parametrize(("text", "later"), [("two", 1), ("three", 0)], ids=["of the same size", "at the same time"])

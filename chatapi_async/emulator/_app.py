@@ -126,7 +126,7 @@ class Emulator:
             return self._streams_change.wait_for(lambda: self._open_streams == count, timeout)
 
     def script(self, *answers: ScriptedAnswer) -> None:
-        """Queue answers: each is given to one request that is not refused, before the model answers again."""
+        """Queue answers: each is given to one request that is not refused, before a file or the model answers again."""
         self._script.extend(answers)
 
     def load_replies(self, path: str | os.PathLike[str]) -> None:

@@ -39,7 +39,7 @@ class ReplyFile:
             try:
                 self._rules = self._read()
             except (OSError, ReplyFileError) as error:
-                logger.warning("%s\nthe rules from before it was changed answer", error)
+                logger.warning("%s\nuntil it is mended, the rules from before answer", error)
             else:
                 logger.info("%s has changed, and was read again", self._name)
         return self._rules.answer(asked)

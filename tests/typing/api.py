@@ -61,6 +61,7 @@ from chatapi_async import (
     tee,
     testing,
 )
+from chatapi_async.emulator import Emulator, ReplyFileError, replies_schema
 from chatapi_async.pacing import (
     DISCORD_LIMIT,
     TELEGRAM_LIMIT,
@@ -393,6 +394,15 @@ def pass_on(
 ) -> None:
     takes_any_stream(stream)
     takes_any_stream(chatroom_stream)
+
+
+def answer_from_a_file(emulator: Emulator) -> None:
+    Emulator(replies="replies.toml", tokens_per_second=None)
+    try:
+        emulator.load_replies(Path("replies.json"))
+    except ReplyFileError as error:
+        assert_type((error.name, error.problems), tuple[str, tuple[str, ...]])
+    assert_type(replies_schema(), dict[str, Any])
 
 
 def test_kit(server: testing.ChatServer) -> None:
