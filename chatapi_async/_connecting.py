@@ -64,6 +64,13 @@ class Connecting:
             await _give_back(self._pool, self._extensions)
 
 
+def proxy_of(client: httpx.AsyncClient, url: str) -> str | None:
+    """Return the proxy through which ``client`` asks ``url``, such as ``http://proxy:3128``, without its credentials;
+    None where it asks the server itself."""
+    proxy: Any = getattr(_pool_of(client, httpx.URL(url)), "_proxy_url", None)
+    return None if proxy is None else str(httpx.URL(bytes(proxy).decode("ascii"))).rstrip("/")
+
+
 _PRIVATE_NAMES = ("_requests", "_connections", "_assign_requests_to_connections", "_close_connections")
 
 

@@ -135,18 +135,30 @@ class HTTPClient:
         clients = _clients()
         entry = clients.get(self)
         if entry is None:
-            try:
-                client = httpx.AsyncClient(
-                    verify=_ssl_context() if secure else _NO_SSL_CONTEXT,
-                    limits=LIMITS,
-                    headers={"user-agent": f"chatapi-async/{__version__}"},
-                    # One client can serve many operators, whose cookies are not each other's.
-                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                )
-            except (ValueError, ImportError, httpx.InvalidURL) as error:
-                raise ConfigurationError(f"a proxy that the environment names cannot be used: {error}") from error
+            client = new_client(secure=secure)
             entry = clients[self] = (client, await closer(partial(_close_client, client, ref(self))))
         return entry[0]
+
+
+def new_client(*, secure: bool) -> httpx.AsyncClient:
+    """Return a client as this library uses it where the caller gives none.
+
+    Args:
+        secure: whether it is for https, or for plain http alone.
+
+    Raises:
+        ConfigurationError: a proxy that the environment names cannot be used.
+    """
+    try:
+        return httpx.AsyncClient(
+            verify=ssl_context() if secure else _NO_SSL_CONTEXT,
+            limits=LIMITS,
+            headers={"user-agent": f"chatapi-async/{__version__}"},
+            # One client can serve many operators, whose cookies are not each other's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise ConfigurationError(f"a proxy that the environment names cannot be used: {error}") from error
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request, connecting: Connecting) -> httpx.Response:
@@ -174,7 +186,8 @@ def _clients() -> _Clients:
 
 
 @cache
-def _ssl_context() -> SSLContext:
+def ssl_context() -> SSLContext:
+    """Return what certificates are checked by: httpx's own, and what ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` names."""
     # Reading the certificate store takes some 20 ms, so once for a process rather than for each client.
     return httpx.create_ssl_context()
 

@@ -34,6 +34,10 @@ class Secrets:
         """Remember an ``Authorization`` header, and the token that is its last word."""
         self._tokens |= {authorization, authorization.split(" ")[-1]}
 
+    def concealed(self, text: str) -> str:
+        """Return the text with ``[token]`` in the place of every token."""
+        return str(_Concealment(self._tokens).concealed(text)) if self._tokens else text
+
     def conceal(self, error: ChatAPIError) -> None:
         """Put ``[token]`` in the place of every token in what the error says, in its attributes, and in its causes."""
         if not self._tokens:

@@ -26,7 +26,7 @@ from chatapi_async import (
     StreamTruncatedError,
     Timeouts,
 )
-from chatapi_async._http import _ssl_context
+from chatapi_async._http import ssl_context
 from tests.raw_server import CLOSE, DONE, HOLD, RESET, RawServer, body, chunk, client_of, head, stream, wait_for
 
 ANSWER = (chunk("Hi", "stop"), DONE)
@@ -318,7 +318,7 @@ async def test_the_certificate_store_is_read_once_for_all_clients_and_never_for_
     monkeypatch.setattr(
         ssl.SSLContext, "load_verify_locations", lambda *args, **names: read.append(load(*args, **names))
     )
-    _ssl_context.cache_clear()
+    ssl_context.cache_clear()
     for _ in range(3):
         async with AsyncChatClient(
             f"{scheme}://127.0.0.1:{unused_tcp_port}", operator_id="tn_1", token="t", retries=0

@@ -75,6 +75,21 @@ ARROWS: dict[str, set[str]] = {
         *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_secrets", "_stream"),
         *("_timeouts", "errors", "types"),
     },
+    # Above the library, for the command line alone.
+    "_doctor._findings": set(),
+    "_doctor._oddities": {"_json"},
+    "_doctor._settings": {"_doctor._findings", "_doctor._oddities", "_configuration", "_secrets", "errors"},
+    "_doctor._network": {"_doctor._findings", "_doctor._oddities"},
+    "_doctor._refusals": {"_doctor._findings", "_doctor._oddities", "_failures", "errors"},
+    "_doctor._answers": {"_doctor._findings", "_failures", "errors"},
+    "_doctor._probes": {"_doctor._network"},
+    "_doctor._asking": {"_doctor._answers", "_stream", "types"},
+    "_doctor._examination": {
+        *("_doctor._answers", "_doctor._asking", "_doctor._findings", "_doctor._network", "_doctor._probes"),
+        *("_doctor._refusals", "_doctor._settings", "_client", "_connecting", "_http", "_stream", "_timeouts"),
+        *("errors", "types"),
+    },
+    "_doctor": {"_doctor._examination", "_doctor._findings", "_doctor._settings"},
 }
 SHELL = {
     "_closing",
@@ -96,6 +111,10 @@ SHELL = {
     "_tee",
     "pacing",
     "relay",
+    "_doctor",
+    "_doctor._asking",
+    "_doctor._examination",
+    "_doctor._probes",
 }
 PURE = set(ARROWS) - SHELL
 
@@ -104,9 +123,9 @@ ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}, "_iterator
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
-    "httpx": {"_sse", "_http", "_response", "_connecting", "fast"},
+    "httpx": {"_sse", "_http", "_response", "_connecting", "fast", "_doctor._asking", "_doctor._examination"},
     "httpcore": {"_fast_socket"},
-    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay"},
+    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "_doctor"},
     "trio": {"_background_task"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},

@@ -39,6 +39,14 @@ def positive(text: str) -> float:
     return number
 
 
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which server is asked, and for what."""
+    parser.add_argument("--base-url", metavar="URL", help="the server (default: $CHATAPI_BASE_URL)")
+    parser.add_argument("--operator-id", metavar="ID", help="the operator (default: $CHATAPI_OPERATOR_ID)")
+    parser.add_argument("--room", metavar="ID", help="a chatroom, which keeps the conversation on the server")
+    parser.add_argument("--model", metavar="NAME", help="such as anthropic/claude-sonnet-4-5, large or small")
+
+
 def complain(error: Exception, code: int) -> int:
     """Print an error as one line on standard error, and return ``code``."""
     print(f"chatapi: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from chatapi_async import AsyncChatClient, ChatAPIError, ChatCompletionResponse, ChatStream, Message
 from chatapi_async.types import BaseChunk, MessagesOrRequest
 
-from . import DONE, FAILED, AddCommand, UsageError, complain, positive
+from . import DONE, FAILED, AddCommand, UsageError, add_server_options, complain, positive
 
 if TYPE_CHECKING:
     from chatapi_async.emulator import RunningEmulator
@@ -31,10 +31,7 @@ def add_to(add: AddCommand) -> None:
 
     chat = add("chat", _chat, "Talk with the configured server, turn by turn. Ctrl-C stops an answer, Ctrl-D leaves.")
     for talk in (send, chat):
-        talk.add_argument("--base-url", metavar="URL", help="the server (default: $CHATAPI_BASE_URL)")
-        talk.add_argument("--operator-id", metavar="ID", help="the operator (default: $CHATAPI_OPERATOR_ID)")
-        talk.add_argument("--room", metavar="ID", help="a chatroom, which keeps the conversation on the server")
-        talk.add_argument("--model", metavar="NAME", help="such as anthropic/claude-sonnet-4-5, large or small")
+        add_server_options(talk)
         talk.add_argument("--system", metavar="TEXT", help="how the model should answer")
 
 
