@@ -670,12 +670,13 @@ async def test_a_400_at_a_port_that_speaks_no_https_is_the_servers_word(server: 
     assert "speaks https" not in failure(await examined(server.url, limits=NO_TLS)).words
 
 
-async def test_certificates_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/authority.pem")
+async def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "authority.pem").write_text("none", encoding="ascii")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     ssl_context.cache_clear()
     findings = await examined("https://127.0.0.1:1")
-    assert findings["proxy"].mark == "fail"
-    assert "SSL_CERT_FILE" in findings["proxy"].advice
+    assert findings["environment"].mark == "fail"
+    assert "SSL_CERT_FILE" in findings["environment"].advice
     assert needs_mending(list(findings.values())) == "configuration"
 
 
@@ -689,7 +690,7 @@ async def test_with_a_proxy_the_proxy_is_looked_at_and_the_server_is_not(
     server.answer(*ANSWER)
     monkeypatch.setenv(name, server.url.replace("//", f"//user:{PASSWORD}@"))
     findings = await examined("http://api.invalid")
-    assert findings["proxy"].words.startswith(f"{server.url}, which the environment names")
+    assert findings["environment"].words == f"the server is asked through the proxy {server.url}"
     assert "the proxy at 127.0.0.1" in findings["connection"].words
     assert findings["stream"].mark == "ok"
     assert "everybody on the way" in findings["base URL"].advice
@@ -701,7 +702,7 @@ async def test_a_host_that_no_proxy_names_is_asked_itself(server: RawServer, mon
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     findings = await examined(server.url)
-    assert findings["proxy"].words == "none is used"
+    assert findings["environment"].words == "no proxy is used"
     assert findings["stream"].mark == "ok"
 
 
@@ -799,8 +800,8 @@ async def test_a_proxy_that_gives_no_tunnel_in_time(monkeypatch: pytest.MonkeyPa
 async def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", f"ftp://user:{PASSWORD}@127.0.0.1")
     findings = await examined("http://127.0.0.1:1")
-    assert findings["proxy"].mark == "fail"
-    assert "HTTP_PROXY" in findings["proxy"].advice
+    assert findings["environment"].mark == "fail"
+    assert "HTTP_PROXY" in findings["environment"].advice
     assert needs_mending(list(findings.values())) == "configuration"
 
 

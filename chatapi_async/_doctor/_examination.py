@@ -88,33 +88,32 @@ class _Examination:
             self._found(Finding(step, "not tried", f"not tried, {why}"))
 
     async def run(self) -> None:
-        self._found(judge_address(self._settings))
-        credentials = judge_credentials(self._settings, now=time.time())
-        self._found(credentials)
+        usable = self._found(judge_address(self._settings))
+        complete = self._found(judge_credentials(self._settings, now=time.time()))
+        if not usable:
+            return
+        url = self._settings.url
         try:
-            url = self._settings.url
             client = new_client(secure=url.startswith("https:"))
         except ConfigurationError as error:
-            if self._failed != "base URL":
-                advice = (
-                    "Mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://HOST:PORT; NO_PROXY names hosts without one."
-                )
-                self._found(Finding("proxy", "fail", str(error), advice))
+            advice = "Mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://HOST:PORT; NO_PROXY names hosts without one."
+            self._found(Finding("environment", "fail", str(error), advice))
             return
         except OSError as error:
+            words = f"the certificates to trust cannot be read: {error}"
             advice = "Mend SSL_CERT_FILE or SSL_CERT_DIR, which name the certificates to trust, or take them away."
-            self._found(Finding("proxy", "fail", f"the certificates to trust cannot be read: {error}", advice))
+            self._found(Finding("environment", "fail", words, advice))
             return
         async with client:
-            if await self._reach(client, url) and credentials.mark != "fail":
+            if await self._reach(client, url) and complete:
                 await self._ask(client, url)
 
     async def _reach(self, client: httpx.AsyncClient, url: str) -> bool:
         """Come as far as a secured connection, and tell whether that is so."""
         proxy = proxy_of(client, url)
         self._proxied = proxy is not None
-        words = f"{proxy}, which the environment names; the server is asked through it" if proxy else "none is used"
-        self._found(Finding("proxy", "ok", words))
+        words = f"the server is asked through the proxy {proxy}" if proxy else "no proxy is used"
+        self._found(Finding("environment", "ok", words))
         place = _place(proxy or url, proxy=self._proxied)
         began = anyio.current_time()
         addresses = await look_up(place, self._limits.lookup)

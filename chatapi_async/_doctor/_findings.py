@@ -12,7 +12,7 @@ Mark = Literal["ok", "note", "fail", "not tried", "not needed"]
 Step = Literal[
     "base URL",
     "credentials",
-    "proxy",
+    "environment",
     "name lookup",
     "connection",
     "TLS",
@@ -24,7 +24,7 @@ Step = Literal[
     "reuse",
 ]
 
-CONFIGURATION: Final[tuple[Step, ...]] = ("base URL", "credentials", "proxy")
+CONFIGURATION: Final[tuple[Step, ...]] = ("base URL", "credentials", "environment")
 """The steps that nothing is sent for: what is wrong there is mended on this machine."""
 
 STEPS: Final[tuple[Step, ...]] = (
