@@ -216,13 +216,13 @@ async def test_a_server_that_never_answers_is_given_up(server: RawServer) -> Non
 
 BREAKS: dict[str, tuple[tuple[AnyStep, ...], str, str, str]] = {
     "cut off": (stream(chunk("One"), chunk(" two")), "stream", "broke off after 2 chunks", "time limits"),
-    "cut off at once": (stream(), "first token", "broke off after 0 chunks", "time limits"),
-    "reset": (stream(chunk("One"), RESET), "stream", "broke off after 1 chunks", "time limits"),
+    "cut off at once": (stream(), "first token", "broke off before the first chunk", "time limits"),
+    "reset": (stream(chunk("One"), RESET), "stream", "broke off after 1 chunk", "time limits"),
     "only [DONE]": (stream(DONE), "first token", "without an answer", "known fault"),
     "an error": (
         stream(chunk("One"), event({"message": "overloaded", "code": 7}, "error")),
         "stream",
-        'an error in the stream after 1 chunks.*"overloaded" .code 7.',
+        'an error in the stream after 1 chunk.*"overloaded" .code 7.',
         "another --model",
     ),
     "an error that is a 401": (
@@ -231,7 +231,12 @@ BREAKS: dict[str, tuple[tuple[AnyStep, ...], str, str, str]] = {
         r"\[token\] expired",
         "fresh access token",
     ),
-    "no chunk": (stream(event("{nonsense")), "first token", "is no chunk: '{nonsense'", "to no other API"),
+    "no chunk": (
+        stream(event("{nonsense")),
+        "first token",
+        "what came before the first chunk cannot be read: '{nonsense'",
+        "to no other API",
+    ),
 }
 
 
@@ -251,7 +256,7 @@ async def test_an_answer_that_breaks_says_where_and_what_to_do(name: str, server
     ("answer", "limits", "step", "words"),
     [
         (stream(HOLD), Limits(first_token=0.2), "first token", "no token came within 0.2 s"),
-        (stream(chunk("One"), HOLD), Limits(idle=0.2), "stream", "silent after 1 chunks.*nothing new for 0.2 s"),
+        (stream(chunk("One"), HOLD), Limits(idle=0.2), "stream", "silent after 1 chunk.*nothing new for 0.2 s"),
         (stream(chunk("One"), HOLD), Limits(request=0.2), "stream", "not finished within 0.2 s"),
     ],
 )
@@ -311,6 +316,7 @@ async def test_an_answer_without_text_is_a_note(reason: str, advice: str, server
     server.answer(*stream(chunk(""), chunk("", reason), DONE))
     findings = await examined(server.url)
     assert findings["first token"].mark == "note"
+    assert findings["first token"].words == "no text came: 2 chunks without any"
     assert advice in findings["first token"].advice
     assert findings["stream"].mark == "ok"
 
@@ -352,7 +358,7 @@ async def test_a_connection_that_is_lost_without_a_word_is_not_said_to_be_closed
         (body('{"message": "unknown"}', 404), "no such chatroom", "--room"),
         (body('{"message": "no"}', 403), "the operator may not", "may use the chatroom"),
         (body("", 500), "the server failed", "Try again"),
-        (stream(chunk("One")), "broke off after 1 chunks", "Try again"),
+        (stream(chunk("One")), "broke off after 1 chunk", "Try again"),
         ((CLOSE,), "lost before", "is the service's"),
     ],
     ids=["404", "403", "500", "cut off", "hangs up"],

@@ -86,7 +86,7 @@ def judge_answered(heard: Heard) -> tuple[Finding, ...]:
 def judge_first_token(heard: Heard) -> Finding:
     """Judge when the answer's first text came."""
     if heard.first_text is None:
-        words = f"{len(heard.arrivals)} chunks came, and none of them has text"
+        words = f"no text came: {_counted(len(heard.arrivals))} without any"
         if heard.finish_reason == "length":
             advice = "A model that thinks before it speaks can use up these few tokens; try another --model to be sure."
         else:
@@ -104,11 +104,10 @@ def judge_first_token(heard: Heard) -> Finding:
 
 def judge_stream(heard: Heard) -> Finding:
     """Judge an answer that came whole."""
-    chunks = len(heard.arrivals)
     ends = f"finish reason {heard.finish_reason or 'none'}"
     if heard.is_stream and heard.done is not None:
         ends += ", [DONE]" if heard.done else ", no [DONE]"
-    words = f"whole: {chunks} chunk{'' if chunks == 1 else 's'}, {ends}, {heard.usage or 'no usage'}"
+    words = f"whole: {_counted(len(heard.arrivals))}, {ends}, {heard.usage or 'no usage'}"
     if not heard.is_stream:
         advice = "It works, but nothing shows before the end. Ask whoever runs the server why it does not stream."
         return Finding("stream", "note", f"{words}; it came as one JSON body, not as a stream", advice, heard.duration)
@@ -151,9 +150,14 @@ def judge_broken(error: ChatAPIError, heard: Heard) -> tuple[Finding, ...]:
     if heard.arrivals:
         begun = (*begun, judge_first_token(heard))
         step = "stream"
-    came = f"after {len(heard.arrivals)} chunks and {heard.duration:.2f} s"
+    chunks = len(heard.arrivals)
+    came = f"after {_counted(chunks)} and {heard.duration:.2f} s" if chunks else "before the first chunk"
     words, advice = _judge_break(error, came)
     return (*begun, Finding(step, "fail", words, advice, heard.duration))
+
+
+def _counted(chunks: int) -> str:
+    return "1 chunk" if chunks == 1 else f"{chunks} chunks"
 
 
 def _judge_break(error: ChatAPIError, came: str) -> tuple[str, str]:
@@ -181,7 +185,7 @@ def _judge_break(error: ChatAPIError, came: str) -> tuple[str, str]:
                 return words, "Get a fresh access token (they live about an hour), and put it into CHATAPI_TOKEN."
             return words, f"Do as it says, or try another --model. {again}"
         case StreamDecodeError():
-            return f"what came {came} is no chunk: {excerpt(error.event)!r}", (
+            return f"what came {came} cannot be read: {excerpt(error.event)!r}", (
                 "Check that the base URL leads to this service, and to no other API. Then show this line to whoever "
                 "runs the server."
             )
