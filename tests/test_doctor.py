@@ -917,11 +917,11 @@ def test_a_failure_is_marked_with_advice_below_and_said_again_at_the_end(doctor:
 
 @pytest.mark.usefixtures("configured")
 def test_lines_are_not_too_long_for_a_report_and_addresses_stay_whole(doctor: Run) -> None:
-    _, shown = doctor("--base-url", f"http://127.0.0.1:1/{'a' * 150}")
-    assert [
-        line for line in shown.splitlines() if len(line) > 110 and "a" * 150 not in line and "versions" not in line
-    ] == []
-    assert "a" * 150 in shown
+    path = "a-b" * 50
+    _, shown = doctor("--base-url", f"http://127.0.0.1:1/{path}")
+    lines = [line for line in shown.splitlines() if not line.startswith("versions")]
+    assert [line for line in lines if len(line) > 110 and path not in line] == []
+    assert path in shown
 
 
 @pytest.mark.usefixtures("configured")
