@@ -372,6 +372,7 @@ async def test_a_chatroom_that_refuses_is_the_chatrooms_failure(
     assert findings["stream"].mark == "ok"
     assert findings["chatroom"].mark == "fail"
     assert findings["reuse"].mark == ("not tried" if answer == (CLOSE,) else "ok")
+    assert server.connections == 2  # no other is made to see whether the port speaks TLS, since it has answered
     assert_matches(words, findings["chatroom"].words)
     assert_matches(advice, findings["chatroom"].advice)
 
@@ -710,6 +711,32 @@ async def test_a_host_that_no_proxy_names_is_asked_itself(server: RawServer, mon
     findings = await examined(server.url)
     assert findings["environment"].words == "no proxy is used"
     assert findings["stream"].mark == "ok"
+
+
+async def test_what_a_proxy_refuses_is_no_sign_that_the_servers_port_speaks_https(
+    server: RawServer, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer(*body('{"message": "no"}', 400))
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    async with listening(wait_for_the_end, context_of(authority, "127.0.0.1")) as port:
+        findings = await examined(f"http://127.0.0.1:{port}")
+    assert "speaks https" not in findings["request"].words
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_where_the_report_cannot_be_written_nothing_is_left_open(backend: str, server: RawServer) -> None:
+    server.answer(*stream(chunk("One"), HOLD))
+
+    def report(finding: Finding) -> None:
+        if finding.step == "first token":
+            raise BrokenPipeError
+
+    async def interrupted() -> None:
+        with pytest.raises(BrokenPipeError):
+            await examine(settings_for(server.url), report, limits=QUICK)
+        await server.all_closed()
+
+    anyio.run(interrupted, backend=backend)
 
 
 async def test_a_proxy_at_which_nobody_listens(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
