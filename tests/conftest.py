@@ -31,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    for name in ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN", *proxies, *map(str.lower, proxies)):
+    ours = ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN", "CHATAPI_UPSTREAM_KEY")
+    for name in (*ours, *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
 
 

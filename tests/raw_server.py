@@ -146,7 +146,7 @@ class Connection:
         head, _, rest = self._received.partition(b"\r\n\r\n")
         line, *fields = head.decode("ascii").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (field.partition(":") for field in fields)]
-        length = next(int(value) for name, value in headers if name.lower() == "content-length")
+        length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
         self._received = rest
         if not self._server.reads_bodies:
             self._server.stopping.wait(WAIT_SECONDS)

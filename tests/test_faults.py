@@ -40,7 +40,8 @@ from chatapi_async.emulator import FAULTS, Emulator, RunningEmulator, serve, ser
 from chatapi_async.types import ChatCompletionResponse, HeartbeatEvent, UnknownEvent
 from tests.raw_server import QUICK, wait_for
 
-PATIENT = Timeouts(first_chunk=0.3, idle=0.3)
+PATIENT = Timeouts(first_chunk=30, idle=30)
+IMPATIENT = Timeouts(first_chunk=0.3, idle=0.3)
 HEALTHY = "Hello! I am the built-in model"
 
 
@@ -61,8 +62,8 @@ def client_of(running: RunningEmulator, **options: Any) -> AsyncChatClient:
     return AsyncChatClient(running.base_url, **given | options)
 
 
-async def answer(client: AsyncChatClient, fault: str) -> ChatCompletionResponse:
-    return await client.chat_completion("Hi", model=f"fault/{fault}").get_final_completion()
+async def answer(client: AsyncChatClient, fault: str, limits: Timeouts | None = None) -> ChatCompletionResponse:
+    return await client.chat_completion("Hi", model=f"fault/{fault}", timeout=limits).get_final_completion()
 
 
 # Faults that leave the answer whole: what a client must read all the same.
@@ -117,7 +118,7 @@ async def test_a_fault_that_breaks_the_answer(
     fault: str, kind: type[StreamError], came: str, client: AsyncChatClient
 ) -> None:
     with pytest.raises(kind) as caught:
-        await answer(client, fault)
+        await answer(client, fault, IMPATIENT if kind is APITimeoutError else None)
     assert type(caught.value) is kind
     assert caught.value.partial is not None
     assert caught.value.partial.text == came
@@ -139,7 +140,7 @@ async def test_nothing_comes_before_the_first_chunk(
     fault: str, client: AsyncChatClient, running: RunningEmulator
 ) -> None:
     with pytest.raises(APITimeoutError) as caught:
-        await answer(client, fault)
+        await answer(client, fault, IMPATIENT)
     assert caught.value.phase == "first_chunk"
     await wait_for(lambda: running.emulator.open_streams == 0, "the emulator to see the hang-up")
 

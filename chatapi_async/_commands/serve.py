@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
+
+import anyio
 
 from . import DONE, WRONG_USAGE, AddCommand, UsageError, complain, positive
 
 if TYPE_CHECKING:
-    from chatapi_async.emulator import RunningEmulator
+    from chatapi_async.emulator import RunningEmulator, Upstream
 
 
 def add_to(add: AddCommand) -> None:
@@ -29,6 +32,19 @@ def add_to(add: AddCommand) -> None:
         "--replies", metavar="FILE", help="answer as this TOML or JSON file says; its edits count at once"
     )
     serve.add_argument("--replies-schema", action="store_true", help="print the JSON Schema of such a file, and end")
+    serve.add_argument(
+        "--upstream",
+        metavar="URL",
+        help="let an OpenAI-compatible server answer, such as http://localhost:11434/v1 for Ollama",
+    )
+    serve.add_argument(
+        "--upstream-key",
+        metavar="KEY",
+        help="its API key; other users of this machine can see it here, so better in CHATAPI_UPSTREAM_KEY",
+    )
+    serve.add_argument(
+        "--upstream-model", metavar="NAME", help="the model to ask it for in the place of every other that is asked for"
+    )
     serve.add_argument("--list-faults", action="store_true", help="list how it can be made to go wrong, and end")
 
 
@@ -42,11 +58,13 @@ def _serve(options: argparse.Namespace) -> int:
     if options.replies_schema:
         print(json.dumps(replies_schema(), indent=2, ensure_ascii=False))
         return DONE
+    upstream = _upstream(options)
     emulator = Emulator(
         token=options.token,
         tokens_per_second=options.tokens_per_second,
         chatrooms=options.chatroom,
         create_chatrooms=options.create_chatrooms,
+        upstream=upstream,
     )
     if options.replies is not None:
         try:
@@ -58,6 +76,8 @@ def _serve(options: argparse.Namespace) -> int:
                 complain(UsageError(f"{error.name}: {problem}"), WRONG_USAGE)
             return WRONG_USAGE
         _print_log()
+    if upstream is not None:
+        _say_whereto(upstream)
     run(emulator, host=options.host, port=options.port, on_start=_say_where)
     return DONE
 
@@ -69,6 +89,27 @@ def _print_log() -> None:
     logger = logging.getLogger("chatapi_async.emulator")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+
+
+def _upstream(options: argparse.Namespace) -> Upstream | None:
+    from chatapi_async.emulator import Upstream
+
+    if options.upstream is None:
+        if options.upstream_key is not None or options.upstream_model is not None:
+            raise UsageError("--upstream-key and --upstream-model say how to ask an upstream; give --upstream too")
+        return None
+    key = options.upstream_key or os.environ.get("CHATAPI_UPSTREAM_KEY") or None
+    try:
+        return Upstream(options.upstream, key=key, model=options.upstream_model)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _say_whereto(upstream: Upstream) -> None:
+    """Say which models the upstream has, or why it does not tell; it may be started later."""
+    from chatapi_async.emulator._relay import describe
+
+    print(f"relaying to {upstream.base_url}: {anyio.run(describe, upstream)}", file=sys.stderr)
 
 
 def _say_where(running: RunningEmulator) -> None:

@@ -11,6 +11,8 @@ It misbehaves on request, so that a program can be tried against a stream that g
 ``fault/truncate?after=3`` gets an answer that breaks off. ``FAULTS`` has every such fault. With
 ``Emulator(replies="replies.toml")`` it answers as the rules in that file say.
 
+A real model can answer in the place of the built-in one: ``Emulator(upstream=Upstream("http://localhost:11434/v1"))``.
+
 It needs the extra ``emulator``: ``pip install 'chatapi-async[emulator]'``.
 """
 
@@ -24,6 +26,7 @@ try:
     from ._reply_reading import ReplyFileError
     from ._scripted import ScriptedAnswer
     from ._server import RunningEmulator, run, serve, serve_in_thread
+    from ._upstream import Upstream
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
     if missing not in _NEEDED:
@@ -41,6 +44,7 @@ __all__ = [
     "ReplyFileError",
     "RunningEmulator",
     "ScriptedAnswer",
+    "Upstream",
     "choose_fault",
     "replies_schema",
     "run",

@@ -7,7 +7,8 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from threading import Condition
 from typing import Any
 from urllib.parse import quote, unquote
@@ -23,16 +24,18 @@ from starlette.types import Receive, Scope, Send
 from chatapi_async.types import ChatCompletionRequest, Message
 
 from . import _wire
-from ._asgi import EventStream, ReceivedRequest, connected_after, read_body, with_body, with_header
+from ._asgi import TRANSPORT, EventStream, ReceivedRequest, read_body, while_connected, with_body, with_header
 from ._contract import ContractError, provider_and_name, read_request
 from ._faults import ChosenFault, FaultError, chaos, read_fault
-from ._faulty import TRANSPORT, FaultyResponse
+from ._faulty import FaultyResponse
 from ._model import plan
 from ._refusals import HANDLERS, RefusedError
+from ._relay import RelayedResponse
 from ._replies import Asked, UnmatchedError
 from ._reply_file import ReplyFile
 from ._scripted import ScriptedAnswer
 from ._steps import Answered, delayed
+from ._upstream import Upstream
 
 _REQUESTS_KEPT = 1000
 
@@ -54,6 +57,8 @@ class Emulator:
         create_chatrooms: whether a chatroom is made where it is first spoken to; otherwise that is answered with 404.
         ping_interval: seconds between the keep-alive comments of a stream; None, the default, for none.
         replies: a file of answers, as for :meth:`load_replies`; None, the default, for none.
+        upstream: an OpenAI-compatible server that answers in the place of the built-in model, at its own pace; faults
+            and answers that are queued or in a file count for more. A text is its address. None, the default, for none.
 
     Raises:
         ValueError: an argument out of bounds, or a file of answers that breaks its schema.
@@ -70,6 +75,7 @@ class Emulator:
         create_chatrooms: bool = False,
         ping_interval: float | None = None,
         replies: str | os.PathLike[str] | None = None,
+        upstream: Upstream | str | None = None,
     ) -> None:
         if token == "":
             raise ValueError("token is empty; give a token, or None to accept any")
@@ -85,6 +91,7 @@ class Emulator:
         self._first_token_delay = first_token_delay
         self._create_chatrooms = create_chatrooms
         self._ping_interval = ping_interval
+        self._upstream = Upstream(upstream) if isinstance(upstream, str) else upstream
         self._open_streams = 0
         self._streams_change = Condition()
         self._script: deque[ScriptedAnswer] = deque()
@@ -162,7 +169,7 @@ class Emulator:
 
     async def _chat_completion(self, http: Request) -> Response:
         request = await self._accept(http)
-        return await self._answer(http, request, (), None, store=lambda _: None)
+        return await self._answer(http, request, (), None, store=None)
 
     async def _chat_completion_on_chatroom(self, http: Request) -> Response:
         request = await self._accept(http)
@@ -200,9 +207,14 @@ class Emulator:
         history: Sequence[Message],
         chatroom_id: str | None,
         *,
-        store: Callable[[Message], None],
+        store: Callable[[Message], None] | None,
     ) -> Response:
         scripted = self._choose(Asked([*history, *request.messages], request.model, chatroom_id))
+        fault = self._fault(http, request, scripted.fault if scripted else None)
+        if self._upstream is not None and scripted is None and fault is None:
+            count = self._count_stream if request.stream else nullcontext
+            return RelayedResponse(self._upstream, request, history, store=store, while_open=count)
+        scripted = scripted or ScriptedAnswer()
         answer = scripted.plan(plan(request, history))
         delay = scripted.delay or self._first_token_delay
         now = int(time.time())
@@ -211,31 +223,34 @@ class Emulator:
             model=":".join(provider_and_name(request.model)),
             created=now if chatroom_id is None or not request.stream else None,
         )
-        message = Message.model_validate(_wire.message(answer))
-        fault = self._fault(http, request, scripted.fault)
+
+        def keep() -> None:
+            if store is not None:
+                store(Message.model_validate(_wire.message(answer)))
+
         if fault is not None:
             steps = itertools.chain.from_iterable(_wire.stream(answer, heading))
             answered = Answered(tuple(steps), _wire.completion(answer, heading), self._interval, time.time())
             return FaultyResponse(
                 delayed(fault.steps(answered), delay),
                 fault=str(fault),
-                store=lambda: store(message),
+                store=keep,
                 while_open=self._count_stream,
             )
         if request.stream:
-            events = self._play(_wire.stream(answer, heading), delay, lambda: store(message))
+            events = self._play(_wire.stream(answer, heading), delay, keep)
             return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
         longest = max(planned.tokens for planned in answer.answers)
-        if await connected_after(http.receive, delay + longest * self._interval):
-            store(message)
+        if await while_connected(http.receive, partial(anyio.sleep, delay + longest * self._interval)):
+            keep()
         return JSONResponse(_wire.completion(answer, heading))
 
-    def _choose(self, asked: Asked) -> ScriptedAnswer:
-        """Return the answer that is queued, or in a file, or left to the model; or refuse the request."""
+    def _choose(self, asked: Asked) -> ScriptedAnswer | None:
+        """Return the answer that is queued, or in a file; None where it is left to a model; or refuse the request."""
         if self._script:
             return self._script.popleft()
         try:
-            return ScriptedAnswer() if self._replies is None else self._replies.answer(asked)
+            return None if self._replies is None else self._replies.answer(asked)
         except UnmatchedError as error:
             raise RefusedError(400, str(error), code="no_reply") from error
 

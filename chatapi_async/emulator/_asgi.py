@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +18,11 @@ import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Receive, Scope, Send
 
+TRANSPORT = "chatapi.transport"
+"""Where an ASGI scope's state has the connection's ``asyncio.Transport``, on the emulator's own server alone."""
+
+# A struct linger that is on, with no time: its fields are shorter on Windows.
+_RESET_AT_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 # sse-starlette's lowest version takes 0 for "without a pause", and has no word for "never".
 _NEVER = 365 * 86400.0
 
@@ -114,8 +123,8 @@ def with_header(name: str, value: str, send: Send) -> Send:
     return send_with_header
 
 
-async def connected_after(receive: Receive, seconds: float) -> bool:
-    """Wait for ``seconds``, or until the client hangs up; return whether it is still there."""
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> bool:
+    """Do ``work``, until the client hangs up; return whether it is still there."""
     connected = True
     async with anyio.create_task_group() as group:
 
@@ -127,6 +136,24 @@ async def connected_after(receive: Receive, seconds: float) -> bool:
             group.cancel_scope.cancel()
 
         group.start_soon(watch)
-        await anyio.sleep(seconds)
+        await work()
         group.cancel_scope.cancel()
     return connected
+
+
+async def break_connection(scope: Scope, *, reset: bool) -> None:
+    """Close the client's connection in the middle of a response, and wait to be cancelled for it.
+
+    Args:
+        scope: the request's, on the emulator's own server.
+        reset: by a TCP reset, instead of in an orderly way.
+    """
+    transport: asyncio.Transport = scope["state"][TRANSPORT]
+    if reset:
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        transport.abort()
+    else:
+        transport.close()
+    # A server asks for the rest of a response until it knows that the connection is gone.
+    await anyio.sleep_forever()

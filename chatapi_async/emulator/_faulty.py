@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -13,13 +9,8 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ._asgi import break_connection, while_connected
 from ._steps import Act, Head, Pause, Step
-
-TRANSPORT = "chatapi.transport"
-"""Where an ASGI scope's state has the connection's ``asyncio.Transport``, on the emulator's own server alone."""
-
-# A struct linger that is on, with no time: its fields are shorter on Windows.
-_RESET_AT_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class FaultyResponse(Response):
@@ -48,22 +39,16 @@ class FaultyResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Play the steps: the interface of ASGI."""
+
+        async def play() -> None:
+            end = await self._play(send)
+            if end is None:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await break_connection(scope, reset=end is Act.RESET)
+
         with self._while_open():
-            async with anyio.create_task_group() as group:
-
-                async def stop_at_hang_up() -> None:
-                    await _hung_up(receive)
-                    group.cancel_scope.cancel()
-
-                group.start_soon(stop_at_hang_up)
-                end = await self._play(send)
-                if end is None:
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                else:
-                    _close(scope, reset=end is Act.RESET)
-                    # A server asks for the rest of a response until it knows that the connection is gone.
-                    await anyio.sleep_forever()
-                group.cancel_scope.cancel()
+            await while_connected(receive, play)
 
     async def _play(self, send: Send) -> Act | None:
         """Do one step after another; return how the connection ends, None where the response ends as it should."""
@@ -91,18 +76,3 @@ async def _pause(pause: Pause, send: Send) -> None:
         while True:
             await anyio.sleep(pause.keep_alive)
             await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-def _close(scope: Scope, *, reset: bool) -> None:
-    transport: asyncio.Transport = scope["state"][TRANSPORT]
-    if reset:
-        sock: socket.socket = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-        transport.abort()
-    else:
-        transport.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -10,16 +12,24 @@ from starlette.responses import JSONResponse, Response
 class RefusedError(Exception):
     """The request is answered with an HTTP error."""
 
-    def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers
         self.body = {"message": message} if code is None else {"message": message, "code": code}
+
+
+def refused(error: RefusedError) -> Response:
+    """Return the response that says so."""
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 def _refuse(_: Request, error: Exception) -> Response:
     if not isinstance(error, RefusedError):
         raise error
-    return JSONResponse(error.body, error.status)
+    return refused(error)
 
 
 def _refuse_route(http: Request, error: Exception) -> Response:

@@ -62,8 +62,8 @@ class RuleBook:
         self._name = name
         self._answered = Counter[int]()
 
-    def answer(self, asked: Asked) -> ScriptedAnswer:
-        """Return what the first rule that holds says; an answer of the built-in model where there is none.
+    def answer(self, asked: Asked) -> ScriptedAnswer | None:
+        """Return what the first rule that holds says; None where there is none, which leaves it to a model.
 
         Raises:
             UnmatchedError: there is none, and the file wants that to be refused.
@@ -77,7 +77,7 @@ class RuleBook:
                 return _scripted(reply, groups, asked)
         if self._replies.unmatched == "refuse":
             raise UnmatchedError(_unmatched(asked, self._name))
-        return ScriptedAnswer()
+        return None
 
 
 def _groups(when: Condition, asked: Asked) -> Mapping[str, str] | None:

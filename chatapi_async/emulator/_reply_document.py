@@ -166,7 +166,8 @@ class Replies(BaseModel):
     """The first one whose condition holds answers."""
 
     unmatched: Literal["model", "refuse"] = "model"
-    """Who answers what no rule does: the built-in model, or nobody, which is a 400 that names the prompt."""
+    """Who answers what no rule does: the model (the upstream's, where there is one), or nobody, which is a 400 that
+    names the prompt."""
 
 
 def replies_schema() -> dict[str, Any]:

@@ -31,7 +31,7 @@ class ReplyFile:
         self._seen = _state(self._path)
         self._rules = self._read()
 
-    def answer(self, asked: Asked) -> ScriptedAnswer:
+    def answer(self, asked: Asked) -> ScriptedAnswer | None:
         """Return what the rules say, as they are now; arguments and errors are those of :meth:`RuleBook.answer`."""
         state = _state(self._path)
         if state != self._seen:

@@ -17,7 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import Emulator
-from ._faulty import TRANSPORT
+from ._asgi import TRANSPORT
 
 _LONGEST_SHUTDOWN = 5.0
 _TURNS_TO_SETTLE = 4

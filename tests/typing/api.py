@@ -61,7 +61,7 @@ from chatapi_async import (
     tee,
     testing,
 )
-from chatapi_async.emulator import Emulator, ReplyFileError, replies_schema
+from chatapi_async.emulator import Emulator, ReplyFileError, Upstream, replies_schema
 from chatapi_async.pacing import (
     DISCORD_LIMIT,
     TELEGRAM_LIMIT,
@@ -421,3 +421,11 @@ def test_kit(server: testing.ChatServer) -> None:
         testing.event_stream(["Hi", testing.chunk("!"), testing.error("overloaded"), b": ping\n\n"], complete=False),
         bytes,
     )
+
+
+def relaying(emulator: Emulator) -> None:
+    upstream = Upstream("http://localhost:11434/v1", key="sk-…", model="llama3.2:3b")
+    assert_type(upstream.base_url, str)
+    assert_type(upstream.model, str | None)
+    assert_type(Emulator(upstream=upstream, create_chatrooms=True).chatrooms, dict[str, list[Message]])
+    assert_type(emulator.open_streams, int)
