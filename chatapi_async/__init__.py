@@ -8,6 +8,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._accumulate import MessageAccumulator, aggregate
     from ._client import AsyncChatClient, Chatroom
+    from ._observation import StreamCall, StreamEnd
     from ._reader import StreamStats
     from ._retry import RetryPolicy
     from ._stream import ChatStream
@@ -121,8 +122,10 @@ __all__ = [
     "ResponseFormat",
     "RetryPolicy",
     "ServerStreamError",
+    "StreamCall",
     "StreamClosedError",
     "StreamDecodeError",
+    "StreamEnd",
     "StreamError",
     "StreamStats",
     "StreamToolCall",
@@ -149,6 +152,8 @@ _HOMES = {
     "FastHTTPClient": "fast",
     "MessageAccumulator": "_accumulate",
     "RetryPolicy": "_retry",
+    "StreamCall": "_observation",
+    "StreamEnd": "_observation",
     "StreamStats": "_reader",
     "Timeouts": "_timeouts",
     "aggregate": "_accumulate",

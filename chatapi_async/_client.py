@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
@@ -42,6 +42,9 @@ from .types import (
 if TYPE_CHECKING:
     import httpx
 
+    from ._observation import StreamEnd, Telemetry
+    from ._observed_reader import ObservedReader
+
 _DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -68,6 +71,10 @@ class AsyncChatClient:
         max_event_bytes: bound of one event, and of a JSON answer, in bytes. 16 MiB by default.
         http_client: an ``httpx.AsyncClient`` to send through, which stays the caller's to close. By default one of its
             own, without a limit to its connections.
+        on_end: a plain function, called with a :class:`StreamEnd` once for each stream whose request was begun, when it
+            ends, in whatever way. Whoever ends the stream waits for it, so it should be quick; for one that is
+            forgotten, the event loop calls it soon after. An exception in it is logged, and disturbs nothing.
+        telemetry: observes each stream from its begin, such as :class:`chatapi_async.otel.OpenTelemetry`.
 
     Raises:
         ConfigurationError: an argument, or an environment variable, cannot be used.
@@ -87,6 +94,8 @@ class AsyncChatClient:
         retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - frozen
         max_event_bytes: int = _DEFAULT_MAX_EVENT_BYTES,
         http_client: httpx.AsyncClient | None = None,
+        on_end: Callable[[StreamEnd], object] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._base_url = checked_base_url(base_url or os.environ.get("CHATAPI_BASE_URL") or DEFAULT_BASE_URL)
         self._operator_id = operator_id or os.environ.get("CHATAPI_OPERATOR_ID") or None
@@ -98,6 +107,11 @@ class AsyncChatClient:
         self._max_event_bytes = checked_size("max_event_bytes", max_event_bytes)
         self._http = HTTPClient(http_client)
         self._readers: WeakSet[StreamReader[Any]] = WeakSet()
+        self._observers: tuple[Telemetry, ...] = ()
+        if on_end is not None or telemetry is not None:
+            from ._observation import observers  # needed for this alone
+
+            self._observers = observers(on_end, telemetry)
         if is_exposed(self._base_url):
             warnings.warn(
                 f"{self._base_url} is plain http to another machine: tokens can be read on the way; use https",
@@ -166,7 +180,7 @@ class AsyncChatClient:
         """
         path = f"chatrooms/{chatroom_segment(chatroom_id)}/chat/completions"
         call = self._call(path, messages_or_request, fields, operator_id, authorization, extra_headers, timeout)
-        return self._stream(call, ChatCompletionWithChatroomStreamResponse)
+        return self._stream(call, ChatCompletionWithChatroomStreamResponse, chatroom_id)
 
     def chatroom(self, chatroom_id: str) -> Chatroom:
         """Return a handle of one chatroom, without I/O.
@@ -230,8 +244,15 @@ class AsyncChatClient:
         timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
         return Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, body, timeouts)
 
-    def _stream(self, call: Call, chunk_type: type[ChunkT]) -> ChatStream[ChunkT]:
-        reader = StreamReader(
+    def _stream(self, call: Call, chunk_type: type[ChunkT], chatroom_id: str | None = None) -> ChatStream[ChunkT]:
+        make: type[StreamReader[ChunkT]] | partial[ObservedReader[ChunkT]] = StreamReader
+        if self._observers:
+            from ._observation import stream_call  # as above
+            from ._observed_reader import ObservedReader
+
+            observed = stream_call(call.url, call.headers, call.body.content, chatroom_id)
+            make = partial(ObservedReader, self._observers, observed)
+        reader = make(
             partial(send, call, self._http, self._retries),
             chunk_type=chunk_type,
             timeouts=call.timeouts,

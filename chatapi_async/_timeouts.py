@@ -61,9 +61,12 @@ class Waits:
         self._waiting_since: float | None = None
         self._waited = 0.0
         self._started = False
+        self.attempts = 0
+        """How many attempts have begun."""
 
     def attempt_began(self, now: float) -> None:
         """Count the wait for the first chunk from ``now``."""
+        self.attempts += 1
         self._content_at = _after(now, self.timeouts.first_chunk)
 
     def attempt_failed(self) -> None:

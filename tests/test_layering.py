@@ -67,13 +67,17 @@ ARROWS: dict[str, set[str]] = {
     "_tee": {"_background", "_background_reader", "errors"},
     "pacing": {"_background", "_background_reader", "_sentences", "_splitting", "_tee", "errors"} | TYPES,
     "relay": {"_background", "_background_reader", "errors", "types"},
+    "_observation": {"_accumulate", "_reader", "errors", "types"},
+    "_observed_reader": {"_body", "_closing", "_failures", "_observation", "_reader", "errors", "types"},
+    "_otel_attributes": {"_json", "_observation", "errors", "types"},
+    "otel": {"_observation", "_otel_attributes", "_version", "errors"},
     "_attempts": {
         *("_body", "_configuration", "_failures", "_http", "_patience", "_response", "_retry", "_secrets"),
         *("_timeouts", "errors"),
     },
     "_client": {
-        *("_attempts", "_configuration", "_failures", "_http", "_reader", "_retry", "_secrets", "_stream"),
-        *("_timeouts", "errors", "types"),
+        *("_attempts", "_configuration", "_failures", "_http", "_observation", "_observed_reader", "_reader"),
+        *("_retry", "_secrets", "_stream", "_timeouts", "errors", "types"),
     },
     # Above the library, for the command line alone.
     "_doctor._findings": set(),
@@ -103,6 +107,10 @@ SHELL = {
     "_reader",
     "_iterators",
     "_stream",
+    "_observation",
+    "_observed_reader",
+    "_otel_attributes",
+    "otel",
     "_attempts",
     "_client",
     "_background_task",
@@ -119,14 +127,21 @@ SHELL = {
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
-ARROWS_OF_TYPE_CHECKING = {"errors": {"types"}, "_client": {"httpx"}, "_iterators": {"_partial", "_stream"}}
+ARROWS_OF_TYPE_CHECKING = {
+    "errors": {"types"},
+    "_client": {"httpx", "_observation", "_observed_reader"},
+    "_iterators": {"_partial", "_stream"},
+}
 
 LIBRARIES = {
     "httpx_sse": {"_sse"},
     "httpx": {"_sse", "_http", "_response", "_connecting", "fast", "_doctor._asking", "_doctor._examination"},
     "httpcore": {"_fast_socket"},
-    "anyio": SHELL - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "_doctor"},
-    "trio": {"_background_task"},
+    "anyio": SHELL
+    - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "_doctor"}
+    - {"_observation", "_otel_attributes", "otel"},
+    "trio": {"_background_task", "_observed_reader"},
+    "opentelemetry": {"otel"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
     | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},
     "pydantic_core": {"types._lenient", "_partial", "_partial_models"},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,6 +52,8 @@ def test_every_program_stands_here() -> None:
         "for bots",
         "for web backends",
         "a faster client",
+        "on end",
+        "opentelemetry",
     }
     files = re.findall(r"<!-- \w+\.py -->\n```python\n", README)  # which test_testing.py runs
     assert README.count("```python\n") == len(PROGRAMS) + len(files) + 1  # the first one is a program by itself
@@ -116,3 +121,20 @@ async def test_a_faster_client(server: RawServer, monkeypatch: pytest.MonkeyPatc
     program = PROGRAMS["a faster client"].replace("https://api.example.com", server.url).replace("…", "1")
     monkeypatch.setitem(PROGRAMS, "a faster client", program)
     assert (await run("a faster client"))["text"] == "Hello"
+
+
+def whole(title: str, server: RawServer) -> str:
+    """Run a program that is one by itself, and return what it prints."""
+    server.answer(*stream(chunk("Hello"), chunk("", "stop", usage={"total_tokens": 5}), DONE))
+    program = PROGRAMS[title].replace("https://api.example.com", server.url).replace("…", "1")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_on_end(server: RawServer) -> None:
+    assert whole("on end", server) == "tn_1 small complete None 2 5\n"
+
+
+def test_opentelemetry(server: RawServer) -> None:
+    assert json.loads(whole("opentelemetry", server))["name"] == "chat small"

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, assert_never, assert_type
 
 import httpx
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel
 
 from chatapi_async import (
@@ -46,7 +48,9 @@ from chatapi_async import (
     ResponseFormat,
     RetryPolicy,
     ServerStreamError,
+    StreamCall,
     StreamDecodeError,
+    StreamEnd,
     StreamError,
     StreamStats,
     StreamToolCall,
@@ -62,6 +66,7 @@ from chatapi_async import (
     testing,
 )
 from chatapi_async.emulator import Emulator, ReplyFileError, Upstream, replies_schema
+from chatapi_async.otel import OpenTelemetry
 from chatapi_async.pacing import (
     DISCORD_LIMIT,
     TELEGRAM_LIMIT,
@@ -429,3 +434,26 @@ def relaying(emulator: Emulator) -> None:
     assert_type(upstream.model, str | None)
     assert_type(Emulator(upstream=upstream, create_chatrooms=True).chatrooms, dict[str, list[Message]])
     assert_type(emulator.open_streams, int)
+
+
+def note(end: StreamEnd) -> None:
+    assert_type(end.operation, Literal["chat_completion", "chat_completion_on_chatroom"])
+    assert_type(end.chatroom_id, str | None)
+    assert_type(end.operator_id, str)
+    assert_type(end.request, ChatCompletionRequest)
+    assert_type((end.server_address, end.server_port), tuple[str, int])
+    assert_type(end.completeness, Completeness)
+    assert_type(end.error, Exception | None)
+    assert_type(end.stats, StreamStats)
+    assert_type((end.status_code, end.request_id, end.attempts), tuple[int | None, str | None, int])
+    assert_type(end.completion, ChatCompletionResponse)
+    call: StreamCall = end
+    assert_type(call.request.model, str | None)
+
+
+def observe(ends: list[StreamEnd]) -> None:
+    AsyncChatClient(on_end=note)
+    AsyncChatClient(on_end=ends.append)
+    AsyncChatClient(on_end=print, telemetry=OpenTelemetry())
+    AsyncChatClient(telemetry=None)
+    OpenTelemetry(tracer_provider=TracerProvider(), meter_provider=MeterProvider(), capture_content=True)

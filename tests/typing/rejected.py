@@ -15,6 +15,7 @@ from chatapi_async import (
     Tool,
     aggregate,
 )
+from chatapi_async.otel import OpenTelemetry
 from chatapi_async.pacing import paced
 from chatapi_async.relay import relay_sse
 
@@ -30,6 +31,8 @@ def make_clients() -> None:
     AsyncChatClient(timeout="5")  # type: ignore[arg-type]
     AsyncChatClient(retries=1.5)  # type: ignore[arg-type]
     AsyncChatClient(http_client="client")  # type: ignore[arg-type]
+    AsyncChatClient(telemetry=OpenTelemetry)  # type: ignore[arg-type]
+    OpenTelemetry(capture_content="no")  # type: ignore[arg-type]
 
 
 async def call(client: AsyncChatClient) -> None:
