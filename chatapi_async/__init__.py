@@ -8,6 +8,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._accumulate import MessageAccumulator, aggregate
     from ._client import AsyncChatClient, Chatroom
+    from ._decode_stream import decode_stream
     from ._observation import StreamCall, StreamEnd
     from ._reader import StreamStats
     from ._retry import RetryPolicy
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         PaymentRequiredError,
         PermissionDeniedError,
         RateLimitError,
+        RecordingError,
         ServerStreamError,
         StreamClosedError,
         StreamDecodeError,
@@ -119,6 +121,7 @@ __all__ = [
     "PaymentRequiredError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RecordingError",
     "ResponseFormat",
     "RetryPolicy",
     "ServerStreamError",
@@ -140,6 +143,7 @@ __all__ = [
     "UsageEvent",
     "__version__",
     "aggregate",
+    "decode_stream",
     "tee",
 ]
 
@@ -157,6 +161,7 @@ _HOMES = {
     "StreamStats": "_reader",
     "Timeouts": "_timeouts",
     "aggregate": "_accumulate",
+    "decode_stream": "_decode_stream",
     "tee": "_tee",
 }
 

@@ -1,8 +1,8 @@
 """The command line: ``chatapi``, or ``python -m chatapi_async``.
 
 ``demo`` streams an answer from a local server that it starts itself; ``send`` and ``chat`` talk to a configured server;
-``doctor`` says what is wrong with one; ``serve`` runs the local server. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 interrupted.
+``doctor`` says what is wrong with one; ``serve`` runs the local server; ``replay`` shows a recorded exchange. Exit
+codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import ChatAPIError, ConfigurationError, __version__
-from ._commands import FAILED, INTERRUPTED, WRONG_USAGE, UsageError, complain, doctor, serve, talk
+from ._commands import FAILED, INTERRUPTED, WRONG_USAGE, UsageError, complain, doctor, replay, serve, talk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chatapi",
         description="Stream chat completions.",
-        epilog="send, chat and doctor read CHATAPI_BASE_URL, CHATAPI_OPERATOR_ID and CHATAPI_TOKEN in the environment.",
+        epilog="send, chat and doctor read CHATAPI_BASE_URL, CHATAPI_OPERATOR_ID and CHATAPI_TOKEN in the environment, "
+        "and CHATAPI_RECORD, a directory to which they record what is sent and what comes.",
     )
     parser.add_argument("--version", action="version", version=f"chatapi-async {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_to(add)
     doctor.add_to(add)
     serve.add_to(add)
+    replay.add_to(add)
     return parser
 
 

@@ -13,12 +13,13 @@ from typing import Final
 
 import anyio
 
-from ._body import EXCERPT_BYTES, read_into
+from ._body import read_into
+from ._body_decoder import EXCERPT_BYTES
 from ._configuration import Credentials, RequestBody
 from ._failures import status_error
-from ._http import HTTPClient
+from ._http import SendsRequests
 from ._patience import Patience
-from ._response import BodyBrokenError, Response
+from ._response import BodyBrokenError, ReadableResponse
 from ._retry import RetryPolicy
 from ._secrets import SecretHeaders, Secrets
 from ._timeouts import Timeouts
@@ -46,7 +47,7 @@ class Call:
         return f"POST {self.url}"
 
 
-async def send(call: Call, http: HTTPClient, retries: RetryPolicy, patience: Patience) -> Response:
+async def send(call: Call, http: SendsRequests, retries: RetryPolicy, patience: Patience) -> ReadableResponse:
     """Send until there is an answer of status 2xx, or a failure that must not be repeated.
 
     Raises:
@@ -77,14 +78,14 @@ async def send(call: Call, http: HTTPClient, retries: RetryPolicy, patience: Pat
         await patience.wait_for(partial(anyio.sleep, delay))
 
 
-async def _attempt(call: Call, http: HTTPClient, patience: Patience) -> Response:
+async def _attempt(call: Call, http: SendsRequests, patience: Patience) -> ReadableResponse:
     headers = SecretHeaders(call.headers)
     patience.request_sent(False)
     if call.credentials is not None:
         headers["authorization"] = await patience.wait_for(call.credentials.header)
     call.secrets.add(headers["authorization"])
 
-    async def post() -> Response:
+    async def post() -> ReadableResponse:
         patience.request_sent(True)  # the HTTP layer says more precisely, where it can
         return await http.post(
             call.url,
@@ -100,7 +101,7 @@ async def _attempt(call: Call, http: HTTPClient, patience: Patience) -> Response
     raise await _status_error(call, response, patience)
 
 
-async def _status_error(call: Call, response: Response, patience: Patience) -> APIStatusError:
+async def _status_error(call: Call, response: ReadableResponse, patience: Patience) -> APIStatusError:
     body = bytearray()
     try:
         # What the error says is worth a short wait, and no more: its status alone is known already.

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from weakref import WeakSet
 
 from ._attempts import Call, send
+from ._body_decoder import DEFAULT_MAX_EVENT_BYTES
 from ._configuration import (
     DEFAULT_BASE_URL,
     Credentials,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
     from ._observation import StreamEnd, Telemetry
     from ._observed_reader import ObservedReader
-
-_DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+    from ._recorder import Recorder
+    from ._recording import Operation
 
 
 class AsyncChatClient:
@@ -71,6 +72,8 @@ class AsyncChatClient:
         max_event_bytes: bound of one event, and of a JSON answer, in bytes. 16 MiB by default.
         http_client: an ``httpx.AsyncClient`` to send through, which stays the caller's to close. By default one of its
             own, without a limit to its connections.
+        record: a directory, made where there is none, to which each exchange with the server is written, a file each,
+            without its token; see :mod:`chatapi_async.recording`. By default ``CHATAPI_RECORD``, else nothing is.
         on_end: a plain function, called with a :class:`StreamEnd` once for each stream whose request was begun, when it
             ends, in whatever way. Whoever ends the stream waits for it, so it should be quick; for one that is
             forgotten, the event loop calls it soon after. An exception in it is logged, and disturbs nothing.
@@ -92,8 +95,9 @@ class AsyncChatClient:
         authorization: str | None = None,
         timeout: Timeouts | float | None = Timeouts(),  # noqa: B008 - frozen
         retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - frozen
-        max_event_bytes: int = _DEFAULT_MAX_EVENT_BYTES,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         http_client: httpx.AsyncClient | None = None,
+        record: str | os.PathLike[str] | None = None,
         on_end: Callable[[StreamEnd], object] | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -107,9 +111,14 @@ class AsyncChatClient:
         self._max_event_bytes = checked_size("max_event_bytes", max_event_bytes)
         self._http = HTTPClient(http_client)
         self._readers: WeakSet[StreamReader[Any]] = WeakSet()
+        self._recorder: Recorder | None = None
+        if record := record or os.environ.get("CHATAPI_RECORD"):
+            from ._recorder import Recorder  # which few need
+
+            self._recorder = Recorder(record)
         self._observers: tuple[Telemetry, ...] = ()
         if on_end is not None or telemetry is not None:
-            from ._observation import observers  # needed for this alone
+            from ._observation import observers  # as above
 
             self._observers = observers(on_end, telemetry)
         if is_exposed(self._base_url):
@@ -245,6 +254,10 @@ class AsyncChatClient:
         return Call(f"{self._base_url}/v1/llms/{path}", headers, credentials, body, timeouts)
 
     def _stream(self, call: Call, chunk_type: type[ChunkT], chatroom_id: str | None = None) -> ChatStream[ChunkT]:
+        recorder = None
+        if self._recorder is not None:
+            operation: Operation = "chat_completion" if chatroom_id is None else "chat_completion_on_chatroom"
+            recorder = self._recorder.of_call(self._http, operation, call.secrets)
         make: type[StreamReader[ChunkT]] | partial[ObservedReader[ChunkT]] = StreamReader
         if self._observers:
             from ._observation import stream_call  # as above
@@ -253,13 +266,14 @@ class AsyncChatClient:
             observed = stream_call(call.url, call.headers, call.body.content, chatroom_id)
             make = partial(ObservedReader, self._observers, observed)
         reader = make(
-            partial(send, call, self._http, self._retries),
+            partial(send, call, recorder or self._http, self._retries),
             chunk_type=chunk_type,
             timeouts=call.timeouts,
             max_event_bytes=self._max_event_bytes,
             where=call.where,
             choices=call.body.choices,
             conceal=call.secrets.conceal,
+            on_end=None if recorder is None else recorder.ended,
         )
         self._readers.add(reader)
         return ChatStream(reader)

@@ -64,6 +64,7 @@ _STATUS_ADVICE = {
 # A request that timed out or conflicted may have begun; every other 4xx was refused before any work.
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _PERHAPS_PROCESSED = frozenset({303, 408, 409, 424, 499})
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
 _TIMEOUT_WORDS: dict[TimeoutPhase, str] = {
     "connect": "no connection",
     "write": "the request could not be sent",
@@ -240,6 +241,11 @@ def unexpected_encoding(content_type: str, encoding: str) -> UnexpectedContentTy
         content_type=content_type,
         body="",
     )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the server's id of the request; None where the headers of its response have none."""
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
-from typing import cast
+from typing import Protocol, cast
 from weakref import WeakKeyDictionary, ref
 
 import httpx
@@ -18,7 +18,7 @@ from anyio.lowlevel import RunVar
 from ._closing import closer, undisturbed
 from ._connecting import Connecting
 from ._failures import closed, connection_lost, not_connected, timed_out
-from ._response import Response, detail_of
+from ._response import ReadableResponse, Response, detail_of
 from ._timeouts import Timeouts
 from ._version import __version__
 from .errors import ConfigurationError
@@ -50,6 +50,22 @@ class _Once(AsyncIterator[bytes]):
         if not self._pieces:
             raise StopAsyncIteration
         return self._pieces.pop()
+
+
+class SendsRequests(Protocol):
+    """What sends a request: an :class:`HTTPClient`, or what stands before it."""
+
+    async def post(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes,
+        timeouts: Timeouts,
+        on_progress: Callable[[bool], None],
+    ) -> ReadableResponse:
+        """Send a request; see :meth:`HTTPClient.post`."""
+        ...
 
 
 class HTTPClient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 PIECE_BYTES: Final = 64 * 1024
@@ -11,6 +11,18 @@ READABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """The content encodings (RFC 9110, 8.4.1) that :class:`Inflater` reads."""
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+
+
+def encoding_of(headers: Mapping[str, str]) -> str:
+    """Return the content encoding of a body, ``""`` for none."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def unread_encoding(headers: Mapping[str, str]) -> str:
+    """Return the content encoding of a body, where it is none that is read; else ``""``."""
+    encoding = encoding_of(headers)
+    return "" if encoding in READABLE else encoding
 
 
 class Inflater:

@@ -11,19 +11,12 @@ from typing import Any, Generic, TypeVar
 from ._accumulate import MessageAccumulator
 from ._body import Body
 from ._decode import DONE, HEARTBEAT, NOTHING
-from ._failures import closed, truncated
+from ._ends import attach, completeness_after, end_with_body, end_with_done
+from ._failures import closed
 from ._patience import InterruptedWaitError, Patience, patience
-from ._response import BodyBrokenError, Response
+from ._response import BodyBrokenError, ReadableResponse
 from ._timeouts import Timeouts
-from .errors import (
-    APITimeoutError,
-    ChatAPIError,
-    ConfigurationError,
-    EmptyStreamError,
-    StreamClosedError,
-    StreamError,
-    StreamTruncatedError,
-)
+from .errors import ChatAPIError, ConfigurationError, StreamClosedError, StreamError
 from .types import ChatCompletionResponse, ChunkT, Completeness, HeartbeatEvent, UnknownEvent
 
 T = TypeVar("T")
@@ -62,11 +55,12 @@ class StreamReader(Generic[ChunkT]):
         where: what is asked, such as ``POST https://…``, for messages.
         choices: how many answers were asked for.
         conceal: takes the call's tokens out of an error.
+        on_end: told how the stream ended.
     """
 
     def __init__(
         self,
-        send: Callable[[Patience], Awaitable[Response]],
+        send: Callable[[Patience], Awaitable[ReadableResponse]],
         *,
         chunk_type: type[ChunkT],
         timeouts: Timeouts,
@@ -74,9 +68,10 @@ class StreamReader(Generic[ChunkT]):
         where: str,
         choices: int,
         conceal: Callable[[ChatAPIError], None],
+        on_end: Callable[[Completeness, ChatAPIError | None], None] | None = None,
     ) -> None:
         self.accumulator = MessageAccumulator()
-        self.response: Response | None = None
+        self.response: ReadableResponse | None = None
         self._send = send
         self._chunk_type = chunk_type
         self._timeouts = timeouts
@@ -84,6 +79,7 @@ class StreamReader(Generic[ChunkT]):
         self._where = where
         self._choices = choices
         self.conceal = conceal
+        self._on_end = on_end
         self._patience: Patience | None = None
         self._body: Body[ChunkT] | None = None
         self._busy = False
@@ -198,14 +194,13 @@ class StreamReader(Generic[ChunkT]):
             try:
                 item = await body.next()
             except StopAsyncIteration:
-                self._end_of_body("the body ended", None)
+                self._end_of_body(body, "the body ended", None)
                 return None
             except BodyBrokenError as broken:
-                self._end_of_body(f"the connection broke ({broken})", broken.__cause__)
+                self._end_of_body(body, f"the connection broke ({broken})", broken.__cause__)
                 return None
             if item is DONE:
-                if not self.accumulator.has_choices:
-                    raise EmptyStreamError
+                end_with_done(self.accumulator)
                 self._end("complete", None)
                 await body.drain()
                 return None
@@ -230,21 +225,21 @@ class StreamReader(Generic[ChunkT]):
         body.nothing_new_came()
         return item
 
-    def _end_of_body(self, how: str, cause: BaseException | None) -> None:
-        came = len(self.snapshot.choices)
-        if came < self._choices or not self.accumulator.finished:
-            reason = "without a finish reason" if came else "before any answer"
-            if self.accumulator.finished:
-                reason = f"with {came} of {self._choices} answers"
-            if self._body is not None and (words := self._body.excerpt):
-                reason = f"{reason}, with {words!r}"
-            raise truncated(f"{how} after {self._chunks} chunks, {reason}") from cause
+    def _end_of_body(self, body: Body[ChunkT], how: str, cause: BaseException | None) -> None:
+        end_with_body(
+            self.accumulator,
+            how=how,
+            chunks=self._chunks,
+            choices=self._choices,
+            excerpt=body.excerpt,
+            cause=cause,
+        )
         self._end("complete", None)
 
     def _end_with(self, error: BaseException) -> None:
         if isinstance(error, ChatAPIError):
             self.conceal(error)
-            self._end("truncated" if isinstance(error, StreamTruncatedError) else "failed", error)
+            self._end(completeness_after(error), error)
         elif isinstance(error, Exception):
             self._end("failed", closed(f"reading it failed with {type(error).__name__}"))
         else:
@@ -260,7 +255,8 @@ class StreamReader(Generic[ChunkT]):
             self._patience.end()
         if self.response is not None and error is not None and error.request_id is None:
             error.request_id = self.response.request_id
-        if isinstance(error, StreamError) or (isinstance(error, APITimeoutError) and self.response is not None):
-            error.partial = self.snapshot
-            error.chunks_received = self._chunks
+        if error is not None and (self.response is not None or isinstance(error, StreamError)):
+            attach(error, self.snapshot, self._chunks)
+        if self._on_end is not None:
+            self._on_end(completeness, error)
         logger.debug("%s ended after %.3f s", str(self), self.stats.duration)

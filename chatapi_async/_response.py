@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import httpx
 from anyio import CancelScope, current_time
@@ -13,7 +13,8 @@ from anyio.lowlevel import checkpoint
 
 from ._closing import CLOSE_SECONDS, undisturbed
 from ._connecting import Connecting
-from ._inflate import READABLE, Inflater
+from ._failures import request_id_of
+from ._inflate import Inflater, encoding_of, unread_encoding
 
 
 class Headers(Mapping[str, str]):
@@ -35,8 +36,30 @@ class Headers(Mapping[str, str]):
         return f"Headers({self._headers!r})"
 
 
+BrokenHow = Literal["connection_closed", "connection_reset", "unreadable"]
+
+
 class BodyBrokenError(Exception):
     """The connection was lost, or the body turned out unreadable, in the middle of it. ``__cause__`` says how."""
+
+    def __init__(self, detail: str, how: BrokenHow) -> None:
+        super().__init__(detail)
+        self.how: BrokenHow = how
+        """Whether the other side closed the connection, or broke it, or its data cannot be decompressed."""
+
+
+class ReadableResponse(Protocol):
+    """What is read of a response: a :class:`Response`, or what stands in its place."""
+
+    status_code: int
+    headers: Headers
+    request_id: str | None
+    unreadable: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None:
+        """Be done with it."""
 
 
 class Response:
@@ -48,14 +71,13 @@ class Response:
     def __init__(self, response: httpx.Response, closer: AsyncGenerator[None, None], connecting: Connecting) -> None:
         self.status_code = response.status_code
         self.headers = Headers(response.headers)
-        self.request_id = next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        self.unreadable = "" if encoding in ("", "identity", *READABLE) else encoding
+        self.request_id = request_id_of(self.headers)
+        self.unreadable = unread_encoding(self.headers)
         """The content encoding, where it is none that is read; then neither is the body. Else ``""``."""
         # httpx would decompress all that it has read at once; a stand-in for the network has done so.
         ready = response.is_stream_consumed
         self._pieces = response.aiter_bytes() if ready else response.aiter_raw()
-        self._inflater = Inflater() if encoding in READABLE and not ready else None
+        self._inflater = Inflater() if encoding_of(self.headers) and not (self.unreadable or ready) else None
         self._inflated: Iterator[bytes] = iter(())
         self._closer = closer
         self._connecting = connecting
@@ -70,7 +92,7 @@ class Response:
 
     async def __anext__(self) -> bytes:
         if self.unreadable:
-            raise BodyBrokenError(f"it is compressed by {self.unreadable!r}")
+            raise BodyBrokenError(f"it is compressed by {self.unreadable!r}", "unreadable")
         try:
             if self._inflater is not None:
                 return await self._next_inflated(self._inflater)
@@ -82,7 +104,7 @@ class Response:
             self._read_to_end = True
             raise
         except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
-            raise BodyBrokenError(detail_of(error)) from error
+            raise BodyBrokenError(detail_of(error), _how_it_broke(error)) from error
 
     async def _next_inflated(self, inflater: Inflater) -> bytes:
         while True:
@@ -120,7 +142,10 @@ class Response:
             await self._connecting.give_back()
 
 
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
+def _how_it_broke(error: Exception) -> BrokenHow:
+    if isinstance(error, zlib.error):
+        return "unreadable"
+    return "connection_reset" if isinstance(error, httpx.ReadError) else "connection_closed"
 
 
 def detail_of(error: BaseException) -> str:

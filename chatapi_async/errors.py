@@ -17,6 +17,7 @@
     │   ├── RateLimitError                      429
     │   └── InternalServerError                 500 and above
     ├── AnswerParseError (also ValueError)      the answer came, and does not fit the model that it is to be
+    ├── RecordingError (also ValueError)        a file is no recording of an exchange
     └── StreamError                             the response began with 200, and its body went wrong
         ├── ServerStreamError                   the server sent an error inside the stream
         ├── StreamTruncatedError                the body ended before the answer did
@@ -197,6 +198,15 @@ class AnswerParseError(ChatAPIError, ValueError):
         """The whole text that does not fit."""
         self.partial: ChatCompletionResponse | None = None
         """The completion that it is of; None where a tool call was parsed by itself."""
+
+
+class RecordingError(ChatAPIError, ValueError):
+    """A file is no recording of an exchange, or a damaged one: the message names the line, and what is wrong in it."""
+
+    def __init__(self, message: str, *, line: int) -> None:
+        super().__init__(message, processed="no")
+        self.line = line
+        """Which line of the file it is, counted from 1."""
 
 
 class StreamError(ChatAPIError):

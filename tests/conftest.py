@@ -31,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    ours = ("CHATAPI_BASE_URL", "CHATAPI_OPERATOR_ID", "CHATAPI_TOKEN", "CHATAPI_UPSTREAM_KEY")
-    for name in (*ours, *proxies, *map(str.lower, proxies)):
+    ours = ("BASE_URL", "OPERATOR_ID", "TOKEN", "RECORD", "UPSTREAM_KEY")
+    for name in (*(f"CHATAPI_{each}" for each in ours), *proxies, *map(str.lower, proxies)):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -14,7 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-TESTS = ("test_properties.py", "test_inflate.py", "test_accumulate.py", "test_tool_calls.py", "test_types.py")
+TESTS = (
+    *("test_properties.py", "test_inflate.py", "test_accumulate.py", "test_tool_calls.py", "test_types.py"),
+    *("test_recording.py", "test_recorded_secrets.py"),
+)
 
 
 def main() -> int:

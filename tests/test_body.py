@@ -333,6 +333,14 @@ async def test_a_whole_json_answer_counts_though_its_connection_breaks(
     assert ((await reader).text, (await reader).completeness) == ("Hi", "complete")
 
 
+async def test_a_whole_json_answer_counts_though_its_body_never_ends(server: RawServer) -> None:
+    server.answer(*stream(b'{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}', HOLD,
+                          content_type="application/json"))  # fmt: skip
+    async with client_of(server, timeout=Timeouts(first_chunk=0.1)) as client:
+        completion = await client.chat_completion("Hi").get_final_completion()
+    assert (completion.text, completion.completeness) == ("Hi", "complete")
+
+
 async def test_half_a_json_answer_is_truncated(server: RawServer, client: AsyncChatClient) -> None:
     server.answer(*stream(b'{"choices": [{"mess', CLOSE, content_type="application/json"))
     with pytest.raises(StreamTruncatedError):
@@ -452,6 +460,14 @@ async def test_a_completion_that_is_called_an_event_stream_is_an_answer(
     server.answer(*stream(b' {"choices": [{"message": {"content": "Hello"}, ', b'"finish_reason": "stop"}]}'))
     completion = await client.chat_completion("Hi").get_final_completion()
     assert (completion.text, completion.completeness) == ("Hello", "complete")
+
+
+async def test_half_a_completion_that_is_called_an_event_stream_is_truncated(
+    server: RawServer, client: AsyncChatClient
+) -> None:
+    server.answer(*stream(b'{"choices": [{"message": {"content": "Hel', CLOSE))
+    with pytest.raises(StreamTruncatedError, match=r"the connection broke .* before any answer, with '\{\"choices"):
+        await client.chat_completion("Hi").until_done()
 
 
 async def test_a_page_that_is_called_an_event_stream_is_quoted(server: RawServer, client: AsyncChatClient) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, G
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import coroutine
 from typing import Any
 
@@ -30,6 +31,7 @@ from chatapi_async import (
     tee,
 )
 from chatapi_async.pacing import heartbeat, paced
+from chatapi_async.recording import read_recording
 from chatapi_async.relay import relay_sse
 from tests.raw_server import (
     DONE,
@@ -219,9 +221,10 @@ async def _token() -> str:
 class Bench:
     """A client of the server, and what must be so whenever none of its streams is open."""
 
-    def __init__(self, server: ServerOfStreams, http_client: httpx.AsyncClient) -> None:
+    def __init__(self, server: ServerOfStreams, http_client: httpx.AsyncClient, record: Path | None = None) -> None:
         options: dict[str, Any] = {"token": _token, "http_client": http_client, "timeout": Timeouts(pool=1.0)}
-        self.client: AsyncChatClient = client_of(server, retries=RetryPolicy(initial_delay=0.001), **options)
+        retries = RetryPolicy(initial_delay=0.001)
+        self.client: AsyncChatClient = client_of(server, retries=retries, record=record, **options)
         self.server = server
         self.pool: Any = http_client._transport._pool  # type: ignore[attr-defined]
 
@@ -361,6 +364,8 @@ class Life:
     ends_with: type[Exception] = StopAsyncIteration
     completeness: str = "complete"
     keep_alive: bool = True
+    recorded: bool = False
+    """Whether its exchanges are recorded."""
     in_background: bool = False
     """Whether a task of its own reads: then the operation waits less often, and the server waits for nothing."""
     beside: Callable[[Bench], AbstractAsyncContextManager[None]] = nullcontext
@@ -377,6 +382,8 @@ LIVES = {
     "goes on after DONE": Life(_iterate, (stream(*EVENTS, b": \n\n", b": \n\n"),)),
     "429 and retry": Life(_iterate, (body("not now", 429), stream(*EVENTS))),
     "401 and new token": Life(_iterate, (body("who?", 401), stream(*EVENTS))),
+    "recorded": Life(_iterate, recorded=True),
+    "recorded, 429 and retry": Life(_iterate, (body("not now", 429), stream(*EVENTS)), recorded=True),
     "500": Life(_fail, ((head(500, {"content-length": "4"}), b"so", b"so"),), 0, InternalServerError, "failed"),
     "stop": Life(_stop_in_the_middle, completeness="stopped"),
     "break": Life(_break_in_a_block, ends_with=StreamClosedError, completeness="stopped"),
@@ -462,7 +469,7 @@ def _tasks() -> set[asyncio.Task[Any]]:
 
 @pytest.mark.parametrize(("life", "way", "backend"), list(_matrix()))
 def test_a_stream_that_is_cancelled_at_any_point_leaves_nothing_behind(
-    life: Life, way: Any, backend: str, server: ServerOfStreams, monkeypatch: pytest.MonkeyPatch
+    life: Life, way: Any, backend: str, server: ServerOfStreams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for answer in life.answers:
         (server.answer if life.in_background else server.answer_piece_by_piece)(*answer)
@@ -482,7 +489,7 @@ def test_a_stream_that_is_cancelled_at_any_point_leaves_nothing_behind(
 
     async def main() -> None:
         async with _http_client(max_connections=2 if life.beside is Bench.has_another_stream else 1) as http_client:
-            bench = Bench(server, http_client)
+            bench = Bench(server, http_client, record=tmp_path if life.recorded else None)
             await bench.gets_another_answer()
             with _no_complaints(monkeypatch):
                 for point in itertools.count(1):
@@ -496,6 +503,9 @@ def test_a_stream_that_is_cancelled_at_any_point_leaves_nothing_behind(
         assert point > (2 if life.in_background else 5)
 
     anyio.run(main, backend=backend)
+    recordings = [read_recording(file) for file in tmp_path.iterdir()]
+    assert all(recording.end is not None for recording in recordings)
+    assert any(recording.stopped for recording in recordings) == life.recorded
 
 
 class OtherTransport(httpx.AsyncBaseTransport):

@@ -97,6 +97,24 @@ def test_the_readmes_commands_for_faults_run_as_they_stand(server: RunningEmulat
         assert (done.returncode, done.stdout != "") == (0, True)
 
 
+@pytest.mark.heavy
+def test_the_readmes_commands_for_recordings_run_as_they_stand(server: RunningEmulator, tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    commands = readme.partition("<!-- replay -->\n```sh\n")[2].partition("```")[0]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", commands],
+        env={**environment(server.base_url), "PATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "Here is\nHere is\n")
+    assert done.stderr.count("the stream ended before the answer did") == 2
+
+
 def test_send_final_prints_the_completion(server: RunningEmulator) -> None:
     done = chatapi("send", "--final", "Tell me about seas", env=environment(server.base_url))
     completion = ChatCompletionResponse.model_validate_json(done.stdout)

@@ -29,7 +29,7 @@ from chatapi_async import (
 )
 from chatapi_async._failures import status_error
 from chatapi_async._response import Headers
-from chatapi_async.errors import AnswerParseError
+from chatapi_async.errors import AnswerParseError, RecordingError
 
 DRAWN_LINE = re.compile(r"(?P<branches>(?:│   |    )*(?:[├└]── )?)(?P<name>\w+Error)(?: \(also (?P<also>\w+)\))?")
 
@@ -103,6 +103,7 @@ def full_errors() -> list[ChatAPIError]:
             for error_class in STATUS_CLASSES
         ),
         of_an_answer(AnswerParseError("m", text="{")),
+        RecordingError("m", line=3),
         in_a_stream(StreamError("m")),
         in_a_stream(ServerStreamError("d", message="m", code=7, type="t", payload={"error": "m"})),
         in_a_stream(StreamTruncatedError("m")),
@@ -161,7 +162,11 @@ def test_every_class_says_what_it_means(error_class: type[ChatAPIError]) -> None
     assert error_class.__doc__
 
 
-@pytest.mark.parametrize("error", [ConfigurationError("m"), AnswerParseError("m", text="{")], ids=["call", "answer"])
+@pytest.mark.parametrize(
+    "error",
+    [ConfigurationError("m"), AnswerParseError("m", text="{"), RecordingError("m", line=1)],
+    ids=["call", "answer", "file"],
+)
 def test_an_error_that_a_value_caused_is_a_value_error_too(error: ChatAPIError) -> None:
     with pytest.raises(ValueError, match=r"^m$"):
         raise error

@@ -42,6 +42,13 @@ ARROWS: dict[str, set[str]] = {
     "_decode": {"_failures", "_json", "_surrogates", "errors", "types"},
     "_tool_calls": TYPES,
     "_accumulate": {"_json", "_tool_calls", "errors", "types.message"} | TYPES,
+    "_body_decoder": {"_decode", "_failures", "_inflate", "_sse", "errors", "types"},
+    "_ends": {"_accumulate", "_failures", "errors", "types"},
+    "_decode_stream": {"_accumulate", "_body_decoder", "_decode", "_ends", "errors", "types"},
+    "_recording": {
+        *("_accumulate", "_body_decoder", "_decode_stream", "_failures", "_json", "errors", "types"),
+    },
+    "_recording_lines": {"_json", "_recording", "errors"},
     "_partial_models": {"_json"},
     "_partial": {"_json", "_partial_models", "types", "types.response"},
     "_splitting": {"errors"},
@@ -49,14 +56,14 @@ ARROWS: dict[str, set[str]] = {
     # The shell: it reads, waits, closes, and logs.
     "_closing": set(),
     "_connecting": {"_closing"},
-    "_response": {"_closing", "_connecting", "_inflate"},
+    "_response": {"_closing", "_connecting", "_failures", "_inflate"},
     "_http": {"_closing", "_connecting", "_failures", "_response", "_timeouts", "_version", "errors"},
     "_fast_socket": set(),
     "fast": {"_fast_socket", "_http"},
     "_patience": {"_closing", "_failures", "_timeouts", "errors"},
-    "_body": {"_decode", "_failures", "_patience", "_response", "_sse", "errors", "types"},
+    "_body": {"_body_decoder", "_decode", "_patience", "_response", "types"},
     "_reader": {
-        *("_accumulate", "_body", "_decode", "_failures", "_patience", "_response", "_timeouts"),
+        *("_accumulate", "_body", "_decode", "_ends", "_failures", "_patience", "_response", "_timeouts"),
         *("errors", "types"),
     },
     "_iterators": {"_reader", "errors", "types", "types.response"},
@@ -71,13 +78,18 @@ ARROWS: dict[str, set[str]] = {
     "_observed_reader": {"_body", "_closing", "_failures", "_observation", "_reader", "errors", "types"},
     "_otel_attributes": {"_json", "_observation", "errors", "types"},
     "otel": {"_observation", "_otel_attributes", "_version", "errors"},
+    "recording": {"_recording", "_recording_lines"},
+    "_recorder": {
+        *("_http", "_recording", "_recording_lines", "_response", "_secrets", "_timeouts", "_version"),
+        *("errors", "types"),
+    },
     "_attempts": {
-        *("_body", "_configuration", "_failures", "_http", "_patience", "_response", "_retry", "_secrets"),
-        *("_timeouts", "errors"),
+        *("_body", "_body_decoder", "_configuration", "_failures", "_http", "_patience", "_response", "_retry"),
+        *("_secrets", "_timeouts", "errors"),
     },
     "_client": {
-        *("_attempts", "_configuration", "_failures", "_http", "_observation", "_observed_reader", "_reader"),
-        *("_retry", "_secrets", "_stream", "_timeouts", "errors", "types"),
+        *("_attempts", "_body_decoder", "_configuration", "_failures", "_http", "_observation", "_observed_reader"),
+        *("_reader", "_recorder", "_retry", "_secrets", "_stream", "_timeouts", "errors", "types"),
     },
     # Above the library, for the command line alone.
     "_doctor._findings": set(),
@@ -123,13 +135,15 @@ SHELL = {
     "_doctor._asking",
     "_doctor._examination",
     "_doctor._probes",
+    "recording",
+    "_recorder",
 }
 PURE = set(ARROWS) - SHELL
 
 # What type checkers alone follow.
 ARROWS_OF_TYPE_CHECKING = {
     "errors": {"types"},
-    "_client": {"httpx", "_observation", "_observed_reader"},
+    "_client": {"httpx", "_observation", "_observed_reader", "_recorder", "_recording"},
     "_iterators": {"_partial", "_stream"},
 }
 
@@ -138,12 +152,12 @@ LIBRARIES = {
     "httpx": {"_sse", "_http", "_response", "_connecting", "fast", "_doctor._asking", "_doctor._examination"},
     "httpcore": {"_fast_socket"},
     "anyio": SHELL
-    - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "_doctor"}
+    - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "recording", "_recorder", "_doctor"}
     - {"_observation", "_otel_attributes", "otel"},
     "trio": {"_background_task", "_observed_reader"},
     "opentelemetry": {"otel"},
     "pydantic": {name for name in ARROWS if name.startswith("types.")} - {"types.events"}
-    | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models"},
+    | {"_accumulate", "_configuration", "_decode", "_partial", "_partial_models", "_recording", "_recording_lines"},
     "pydantic_core": {"types._lenient", "_partial", "_partial_models"},
 }
 IMPURE = {
@@ -266,9 +280,11 @@ def test_nothing_but_the_command_line_imports_the_commands() -> None:
     assert importers == {"__main__"}
 
 
-def test_what_is_for_tests_knows_of_the_library_only_the_emulator_and_the_types() -> None:
+def test_what_is_for_tests_knows_of_the_library_only_the_emulator_the_types_and_recordings() -> None:
     imports = [each for path in (PACKAGE / "testing").glob("*.py") for each in read(path) if each.ours]
-    assert {each.target for each in imports if not each.target.startswith("testing")} == {"emulator", "types"}
+    assert {each.target for each in imports if not each.target.startswith("testing")} == {
+        *("emulator", "types", "recording"),
+    }
 
 
 def test_no_pure_module_imports_the_shell() -> None:
@@ -300,14 +316,15 @@ def test_a_pure_module_does_no_io_and_asks_no_clock_and_no_chance(name: str) -> 
     assert names & IMPURE_CALLS == set()
 
 
-def test_the_emulator_knows_of_the_library_only_the_types() -> None:
+def test_the_emulator_knows_of_the_library_only_the_types_and_recordings() -> None:
     found = {
         path.stem: {each.target for each in read(path) if each.ours and not each.target.startswith("emulator")}
         for path in (PACKAGE / "emulator").glob("*.py")
     }
     # What another server answers is merged for a chatroom's memory as the library merges it.
     assert found.pop("_merging") == {"_accumulate", "_decode", "_sse", "errors", "types"}
-    assert set().union(*found.values()) == {"types"}
+    assert found.pop("_replayed") == {"_inflate", "recording"}
+    assert set().union(*found.values()) == {"types", "recording"}
 
 
 def test_one_module_of_the_emulator_speaks_http_to_others() -> None:

@@ -27,6 +27,7 @@ from chatapi_async import (
     StreamDecodeError,
     StreamError,
     UnknownEvent,
+    decode_stream,
 )
 from chatapi_async._decode import DONE, HEARTBEAT, NOTHING, ChunkDecoder
 from chatapi_async._failures import excerpt, parse_retry_after, server_stream_error, status_error
@@ -239,7 +240,7 @@ def answer(pieces: list[bytes], headers: dict[str, str]) -> tuple[str, str, int,
         merged, error = MessageAccumulator(), None
         async with (
             httpx.AsyncClient(transport=transport, trust_env=False) as http_client,
-            AsyncChatClient("http://localhost", operator_id="tn_1", token="t", http_client=http_client) as client,
+            AsyncChatClient("http://localhost", operator_id="tn_1", token="t0ken", http_client=http_client) as client,
             client.chat_completion("Hi") as stream,
         ):
             try:
@@ -266,6 +267,25 @@ def test_any_body_in_any_pieces_ends_in_the_same_completion_or_error(
     whole, pieces = body
 
     assert answer(pieces, {"content-type": kind}) == answer([whole], {"content-type": kind})
+
+
+@given(split(mutated_streams() | st.binary(max_size=40)), st.sampled_from(KINDS))
+def test_decode_stream_gives_the_same_chunks_and_the_same_end_as_the_client(
+    body: tuple[bytes, list[bytes]], kind: str
+) -> None:
+    whole, pieces = body
+    merged, error, chunks = MessageAccumulator(), None, 0
+    try:
+        for chunk in decode_stream(pieces, content_type=kind):
+            merged.add(chunk)
+            chunks += 1
+    except StreamError as failure:
+        error = failure
+    completion = merged.completion("complete") if error is None else error.partial
+
+    assert (repr(error), repr(completion), chunks) == answer([whole], {"content-type": kind})[:3]
+    assert error is None or error.chunks_received == chunks
+    assert completion == merged.completion(completion.completeness if completion else "complete")
 
 
 @given(split(mutated_streams().map(GZIP) | mutated_streams(GZIP)))

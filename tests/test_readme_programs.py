@@ -54,6 +54,7 @@ def test_every_program_stands_here() -> None:
         "a faster client",
         "on end",
         "opentelemetry",
+        "recording",
     }
     files = re.findall(r"<!-- \w+\.py -->\n```python\n", README)  # which test_testing.py runs
     assert README.count("```python\n") == len(PROGRAMS) + len(files) + 1  # the first one is a program by itself
@@ -138,3 +139,15 @@ def test_on_end(server: RawServer) -> None:
 
 def test_opentelemetry(server: RawServer) -> None:
     assert json.loads(whole("opentelemetry", server))["name"] == "chat small"
+
+
+async def test_recording(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.answer(*stream(chunk("Hello"), chunk("", "stop"), DONE))
+    program = PROGRAMS["recording"].replace("https://api.example.com", server.url).replace("…", "1")
+    monkeypatch.setitem(PROGRAMS, "recording", program)
+    names = await run("recording")
+    assert names["completion"].message == names["message"]
+    assert "{'messages': [{'role': 'user', 'content': 'Hello'}], 'stream': True} 200 End(" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, metadata
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import respx
@@ -30,7 +31,17 @@ from chatapi_async import (
     Usage,
     testing,
 )
-from chatapi_async.testing import ChatServer, chunk, completion, error, event_stream, fault, route_chat, tool_call
+from chatapi_async.testing import (
+    ChatServer,
+    chunk,
+    completion,
+    error,
+    event_stream,
+    fault,
+    route_chat,
+    serve_chat,
+    tool_call,
+)
 
 CALL = tool_call("get_weather", {"location": "仙台"})
 
@@ -291,11 +302,23 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 @pytest.mark.heavy
 def test_the_readme_leads_from_nothing_to_a_test_that_cuts_a_stream(tmp_path: Path) -> None:
     files = dict(re.findall(r"<!-- (\w+\.(?:py|ini)) -->\n```\w+\n(.*?)```", README, re.DOTALL))
-    assert set(files) == {"bot.py", "test_bot.py", "pytest.ini"}
+    assert set(files) == {"bot.py", "test_bot.py", "test_failure.py", "pytest.ini"}
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
+    anyio.run(record_a_failure, tmp_path)
     done = run_pytest(tmp_path)
-    assert f"{files['test_bot.py'].count('async def test_')} passed" in done.stdout, done.stdout + done.stderr
+    tests = sum(content.count("async def test_") for content in files.values())
+    assert f"{tests} passed" in done.stdout, done.stdout + done.stderr
+
+
+async def record_a_failure(directory: Path) -> None:
+    with serve_chat() as server:
+        server.fault("truncate", after=3)
+        async with client_of(server, record=directory / "recordings") as client:
+            with pytest.raises(StreamTruncatedError):
+                await client.chat_completion("Why is the sky blue?").until_done()
+    (file,) = (directory / "recordings").iterdir()
+    file.rename(directory / "failure.jsonl")
 
 
 def test_the_readme_names_all_there_is() -> None:

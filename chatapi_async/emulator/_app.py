@@ -21,20 +21,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from chatapi_async.recording import Recording
 from chatapi_async.types import ChatCompletionRequest, Message
 
 from . import _wire
 from ._asgi import TRANSPORT, EventStream, ReceivedRequest, read_body, while_connected, with_body, with_header
 from ._contract import ContractError, provider_and_name, read_request
 from ._faults import ChosenFault, FaultError, chaos, read_fault
-from ._faulty import FaultyResponse
 from ._model import plan
 from ._refusals import HANDLERS, RefusedError
 from ._relay import RelayedResponse
+from ._replayed import replayed
 from ._replies import Asked, UnmatchedError
 from ._reply_file import ReplyFile
 from ._scripted import ScriptedAnswer
-from ._steps import Answered, delayed
+from ._stepped import SteppedResponse
+from ._steps import Act, Answered, delayed
 from ._upstream import Upstream
 
 _REQUESTS_KEPT = 1000
@@ -210,6 +212,8 @@ class Emulator:
         store: Callable[[Message], None] | None,
     ) -> Response:
         scripted = self._choose(Asked([*history, *request.messages], request.model, chatroom_id))
+        if scripted is not None and scripted.recording is not None:
+            return self._replay(http, scripted.recording, scripted.speed)
         fault = self._fault(http, request, scripted.fault if scripted else None)
         if self._upstream is not None and scripted is None and fault is None:
             count = self._count_stream if request.stream else nullcontext
@@ -231,9 +235,9 @@ class Emulator:
         if fault is not None:
             steps = itertools.chain.from_iterable(_wire.stream(answer, heading))
             answered = Answered(tuple(steps), _wire.completion(answer, heading), self._interval, time.time())
-            return FaultyResponse(
+            return SteppedResponse(
                 delayed(fault.steps(answered), delay),
-                fault=str(fault),
+                headers={"x-fault": str(fault)},
                 store=keep,
                 while_open=self._count_stream,
             )
@@ -272,11 +276,15 @@ class Emulator:
             fault = chaos(self._chaos[seed], **fault.arguments)
         if not request.stream and not fault.answers_without_stream:
             raise RefusedError(400, f"the fault {fault.name!r} is one of a stream; send 'stream': true")
-        if fault.breaks_connection and TRANSPORT not in http.scope.get("state", {}):
-            raise RefusedError(
-                400, f"the fault {fault.name!r} breaks the connection, which takes the emulator's own server: serve()"
-            )
+        if fault.breaks_connection:
+            _require_connection(http, f"the fault {fault.name!r}")
         return fault
+
+    def _replay(self, http: Request, recording: Recording, speed: float | None) -> Response:
+        steps = list(replayed(recording, speed))
+        if Act.CLOSE in steps or Act.RESET in steps:
+            _require_connection(http, "the recorded exchange")
+        return SteppedResponse(iter(steps), headers={}, store=lambda: None, while_open=self._count_stream)
 
     async def _play(
         self, steps: Iterator[list[dict[str, Any]]], delay: float, store: Callable[[], None]
@@ -303,3 +311,8 @@ class Emulator:
         with self._streams_change:
             self._open_streams += by
             self._streams_change.notify_all()
+
+
+def _require_connection(http: Request, what: str) -> None:
+    if TRANSPORT not in http.scope.get("state", {}):
+        raise RefusedError(400, f"{what} breaks the connection, which takes the emulator's own server: serve()")

@@ -112,11 +112,14 @@ def with_body(body: bytes, receive: Receive) -> Receive:
 
 
 def with_header(name: str, value: str, send: Send) -> Send:
-    """Return a ``send`` that adds a header to the response."""
+    """Return a ``send`` that adds a header to the response, unless the response has one of that name."""
+    own = name.encode("latin-1")
 
     async def send_with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (name.encode("latin-1"), value.encode("latin-1"))]
+            headers = list(message.get("headers", ()))
+            if all(each.lower() != own for each, _ in headers):
+                headers.append((own, value.encode("latin-1")))
             message = {**message, "headers": headers}
         await send(message)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from chatapi_async.recording import Recording
 from chatapi_async.types import MessageToolCall, Usage
 
 from ._faults import ChosenFault
 from ._model import Answer, Plan, PlannedCall
+from ._replayed import never_sent
 from ._tokens import pieces
 
 
@@ -34,6 +36,18 @@ class ScriptedAnswer:
 
     delay: float = 0.0
     """Seconds between the response's headers and the first chunk."""
+
+    recording: Recording | None = None
+    """A recorded exchange, of which the response is given again, in the place of all of the above."""
+
+    speed: float | None = None
+    """How many times as fast as it was recorded; None, the default, for without a pause."""
+
+    def __post_init__(self) -> None:
+        if self.speed is not None and not self.speed > 0:
+            raise ValueError(f"speed must be greater than 0, not {self.speed}")
+        if self.recording is not None and never_sent(self.recording):
+            raise ValueError("the recorded request never reached a server, so there is nothing to give again")
 
     def plan(self, modelled: Plan) -> Plan:
         """Return what is answered in the place of ``modelled``, to a request for as many answers."""

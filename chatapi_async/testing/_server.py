@@ -18,6 +18,7 @@ from chatapi_async.emulator import (
     choose_fault,
     serve_in_thread,
 )
+from chatapi_async.recording import read_recording
 from chatapi_async.types import MessageToolCall, Usage
 
 
@@ -118,6 +119,23 @@ class ChatServer:
             ValueError: it breaks its schema; the message says everything that does.
         """
         self._running.emulator.load_replies(path)
+
+    def replay(self, path: str | os.PathLike[str], *, speed: float | None = None) -> None:
+        """Queue a recorded answer: its status, headers and bytes, and its end; where the connection broke, it breaks.
+
+        Where the client had left first, at a limit of its own, say, the server is silent until it leaves again.
+        Headers that belong to the connection are the server's own, as are ``date`` and ``server``.
+
+        Args:
+            path: a file that ``AsyncChatClient(record="directory")`` wrote.
+            speed: how many times as fast as it came; by default without a pause.
+
+        Raises:
+            RecordingError: the file is no recording; the message names the line.
+            OSError: the file cannot be read.
+            ValueError: the request of the recording never reached a server; or ``speed`` is none.
+        """
+        self._running.emulator.script(ScriptedAnswer(recording=read_recording(path), speed=speed))
 
     def script(self, steps: Iterable[str | Sequence[str] | ChosenFault | float]) -> None:
         """Queue several answers.

@@ -1,6 +1,6 @@
 """Code as a user writes it: checked by ``mypy --strict`` and strict pyright, and never run."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, assert_never, assert_type
 
@@ -62,6 +62,7 @@ from chatapi_async import (
     Usage,
     UsageEvent,
     aggregate,
+    decode_stream,
     tee,
     testing,
 )
@@ -78,6 +79,7 @@ from chatapi_async.pacing import (
     split_message,
     utf16_units,
 )
+from chatapi_async.recording import Recording, read_recording
 from chatapi_async.relay import SSE_HEADERS, relay_sse
 
 
@@ -408,6 +410,30 @@ def answer_from_a_file(emulator: Emulator) -> None:
     except ReplyFileError as error:
         assert_type((error.name, error.problems), tuple[str, tuple[str, ...]])
     assert_type(replies_schema(), dict[str, Any])
+
+
+def without_a_client(body: bytes, pieces: list[bytes]) -> None:
+    for chunk in decode_stream(body):
+        assert_type(chunk, ChatCompletionChunkResponse)
+    in_chatroom = decode_stream(pieces, ChatCompletionWithChatroomStreamResponse, choices=2, max_event_bytes=1024)
+    assert_type(in_chatroom, Iterator[ChatCompletionWithChatroomStreamResponse])
+
+
+def recordings(client: AsyncChatClient, server: testing.ChatServer) -> None:
+    assert_type(AsyncChatClient(record=Path("recordings")), AsyncChatClient)
+    recording = read_recording("failure.jsonl")
+    assert_type(recording, Recording)
+    assert_type(recording.request.headers, Mapping[str, str])
+    assert_type(recording.status_code, int | None)
+    assert_type(recording.body, bytes)
+    assert_type([(piece.seconds, piece.data) for piece in recording.pieces], list[tuple[float, bytes]])
+    for chunk in recording.chunks():
+        assert_type(chunk.text, str)
+    assert_type(recording.completion(), ChatCompletionResponse)
+    if recording.end is not None and recording.end.how == "client_closed" and recording.end.outcome is not None:
+        assert_type(recording.end.outcome.error, str | None)
+    server.replay("failure.jsonl")
+    server.replay(Path("failure.jsonl"), speed=2)
 
 
 def test_kit(server: testing.ChatServer) -> None:

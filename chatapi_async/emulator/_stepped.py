@@ -1,8 +1,8 @@
-"""Plays a fault's steps to a client, down to its connection."""
+"""Plays steps to a client, down to its connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import anyio
@@ -13,12 +13,12 @@ from ._asgi import break_connection, while_connected
 from ._steps import Act, Head, Pause, Step
 
 
-class FaultyResponse(Response):
+class SteppedResponse(Response):
     """A response that is made of steps, and enters ``while_open`` until they are done or the client has hung up.
 
     Args:
         steps: what is done, in order.
-        fault: how the fault was called for; the response's header ``x-fault`` repeats it.
+        headers: of the response, beside those of its step ``Head``.
         store: called at the step ``Act.STORE``.
         while_open: entered for as long as the steps are played.
     """
@@ -27,13 +27,13 @@ class FaultyResponse(Response):
         self,
         steps: Iterator[Step],
         *,
-        fault: str,
+        headers: Mapping[str, str],
         store: Callable[[], None],
         while_open: Callable[[], AbstractContextManager[None]],
     ) -> None:
         super().__init__()
         self._steps = steps
-        self._fault = fault
+        self._more_headers = headers
         self._store = store
         self._while_open = while_open
 
@@ -58,8 +58,8 @@ class FaultyResponse(Response):
             elif isinstance(step, Pause):
                 await _pause(step, send)
             elif isinstance(step, Head):
-                headers = [*step.headers.items(), ("x-fault", self._fault)]
-                encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+                headers = (*step.headers.items(), *self._more_headers.items())
+                encoded = [(name.encode(), value.encode()) for name, value in headers]
                 await send({"type": "http.response.start", "status": step.status, "headers": encoded})
             elif step is Act.STORE:
                 self._store()
