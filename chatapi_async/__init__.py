@@ -7,7 +7,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._accumulate import MessageAccumulator, aggregate
-    from ._client import AsyncChatClient, Chatroom
+    from ._chatroom import Chatroom
+    from ._client import AsyncChatClient
     from ._decode_stream import decode_stream
     from ._observation import StreamCall, StreamEnd
     from ._reader import StreamStats
@@ -152,7 +153,7 @@ _HOMES = {
     "AsyncChatClient": "_client",
     "Branch": "_tee",
     "ChatStream": "_stream",
-    "Chatroom": "_client",
+    "Chatroom": "_chatroom",
     "FastHTTPClient": "fast",
     "MessageAccumulator": "_accumulate",
     "RetryPolicy": "_retry",

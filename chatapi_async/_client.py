@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from ._attempts import Call, send
 from ._body_decoder import DEFAULT_MAX_EVENT_BYTES
+from ._chatroom import Chatroom
 from ._configuration import (
     DEFAULT_BASE_URL,
     Credentials,
@@ -277,40 +278,3 @@ class AsyncChatClient:
         )
         self._readers.add(reader)
         return ChatStream(reader)
-
-
-class Chatroom:
-    """A chatroom of one client: its id, bound."""
-
-    def __init__(self, client: AsyncChatClient, chatroom_id: str) -> None:
-        chatroom_segment(chatroom_id)
-        self._client = client
-        self.id = chatroom_id
-        """The chatroom's id."""
-
-    def chat_completion(
-        self,
-        messages_or_request: MessagesOrRequest,
-        *,
-        operator_id: str | None = None,
-        authorization: str | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | float | None = None,
-        **fields: Unpack[ChatCompletionFields],
-    ) -> ChatStream[ChatCompletionWithChatroomStreamResponse]:
-        """Answer in this chatroom; see :meth:`AsyncChatClient.chat_completion_on_chatroom`."""
-        return self._client.chat_completion_on_chatroom(
-            self.id,
-            messages_or_request,
-            operator_id=operator_id,
-            authorization=authorization,
-            extra_headers=extra_headers,
-            timeout=timeout,
-            **fields,
-        )
-
-    def __reduce__(self) -> str:
-        raise TypeError("a Chatroom cannot be pickled or copied; hand on its id")
-
-    def __repr__(self) -> str:
-        return f"<Chatroom {self.id!r} of {self._client!r}>"

@@ -204,7 +204,7 @@ class TestRefusals:
     async def test_a_fault_of_the_emulator_itself(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("chatapi_async.emulator._app.plan", None)
+        monkeypatch.setattr("chatapi_async.emulator._answering.plan", None)
         response = await client.post(COMPLETIONS, json=body("Hi"))
         assert response.status_code == 500
         assert response.json() == {"message": "the emulator failed: TypeError"}

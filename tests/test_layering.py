@@ -87,8 +87,18 @@ ARROWS: dict[str, set[str]] = {
         *("_body", "_body_decoder", "_configuration", "_failures", "_http", "_patience", "_response", "_retry"),
         *("_secrets", "_timeouts", "errors"),
     },
+    "_chatroom": {"_configuration", "_stream", "_timeouts", "types"},
     "_client": {
-        *("_attempts", "_body_decoder", "_configuration", "_failures", "_http", "_observation", "_observed_reader"),
+        *(
+            "_attempts",
+            "_chatroom",
+            "_body_decoder",
+            "_configuration",
+            "_failures",
+            "_http",
+            "_observation",
+            "_observed_reader",
+        ),
         *("_reader", "_recorder", "_retry", "_secrets", "_stream", "_timeouts", "errors", "types"),
     },
     # Above the library, for the command line alone.
@@ -124,6 +134,7 @@ SHELL = {
     "_otel_attributes",
     "otel",
     "_attempts",
+    "_chatroom",
     "_client",
     "_background_task",
     "_background_reader",
@@ -143,6 +154,7 @@ PURE = set(ARROWS) - SHELL
 # What type checkers alone follow.
 ARROWS_OF_TYPE_CHECKING = {
     "errors": {"types"},
+    "_chatroom": {"_client"},
     "_client": {"httpx", "_observation", "_observed_reader", "_recorder", "_recording"},
     "_iterators": {"_partial", "_stream"},
 }
@@ -152,7 +164,7 @@ LIBRARIES = {
     "httpx": {"_sse", "_http", "_response", "_connecting", "fast", "_doctor._asking", "_doctor._examination"},
     "httpcore": {"_fast_socket"},
     "anyio": SHELL
-    - {"_iterators", "_reader", "_stream", "_client", "_tee", "relay", "recording", "_recorder", "_doctor"}
+    - {"_iterators", "_reader", "_stream", "_chatroom", "_client", "_tee", "relay", "recording", "_recorder", "_doctor"}
     - {"_observation", "_otel_attributes", "otel"},
     "trio": {"_background_task", "_observed_reader"},
     "opentelemetry": {"otel"},

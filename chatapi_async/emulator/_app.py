@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections import deque
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from threading import Condition
-from typing import Any
 from urllib.parse import quote, unquote
 
-import anyio
-from sse_starlette import ServerSentEvent
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from chatapi_async.recording import Recording
 from chatapi_async.types import ChatCompletionRequest, Message
 
-from . import _wire
-from ._asgi import TRANSPORT, EventStream, ReceivedRequest, read_body, while_connected, with_body, with_header
+from ._answering import Answerer
+from ._asgi import ReceivedRequest, read_body, with_body, with_header
 from ._contract import ContractError, provider_and_name, read_request
-from ._faults import ChosenFault, FaultError, chaos, read_fault
-from ._model import plan
 from ._refusals import HANDLERS, RefusedError
-from ._relay import RelayedResponse
-from ._replayed import replayed
-from ._replies import Asked, UnmatchedError
 from ._reply_file import ReplyFile
 from ._scripted import ScriptedAnswer
-from ._stepped import SteppedResponse
-from ._steps import Act, Answered, delayed
 from ._upstream import Upstream
 
 _REQUESTS_KEPT = 1000
@@ -89,18 +76,21 @@ class Emulator:
         self.chatrooms: dict[str, list[Message]] = {chatroom_id: [] for chatroom_id in chatrooms}
         """The conversations by the chatroom's id. A key that is added is a new chatroom."""
         self._token = token
-        self._interval = 0.0 if tokens_per_second is None else 1 / tokens_per_second
-        self._first_token_delay = first_token_delay
         self._create_chatrooms = create_chatrooms
-        self._ping_interval = ping_interval
-        self._upstream = Upstream(upstream) if isinstance(upstream, str) else upstream
         self._open_streams = 0
         self._streams_change = Condition()
-        self._script: deque[ScriptedAnswer] = deque()
-        self._replies = None if replies is None else ReplyFile(replies)
-        self._chaos = Counter[str]()
         self._requests: deque[ReceivedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self._numbers = itertools.count(1)
+        self._answerer = Answerer(
+            interval=0.0 if tokens_per_second is None else 1 / tokens_per_second,
+            first_token_delay=first_token_delay,
+            ping_interval=ping_interval,
+            upstream=Upstream(upstream) if isinstance(upstream, str) else upstream,
+            numbers=self._numbers,
+            while_open=self._count_stream,
+        )
+        if replies is not None:
+            self.load_replies(replies)
         self._routes = Starlette(
             routes=[
                 Route("/v1/llms/chat/completions", self._chat_completion, methods=["POST"]),
@@ -136,7 +126,7 @@ class Emulator:
 
     def script(self, *answers: ScriptedAnswer) -> None:
         """Queue answers: each is given to one request that is not refused, before a file or the model answers again."""
-        self._script.extend(answers)
+        self._answerer.queue.extend(answers)
 
     def load_replies(self, path: str | os.PathLike[str]) -> None:
         """Give the answers that a file has for prompts, where none is queued: the README says what it may hold.
@@ -150,7 +140,7 @@ class Emulator:
             OSError: it cannot be read.
             ReplyFileError: it breaks its schema, a ``ValueError`` that says everything that does.
         """
-        self._replies = ReplyFile(path)
+        self._answerer.replies = ReplyFile(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the interface of ASGI."""
@@ -171,7 +161,7 @@ class Emulator:
 
     async def _chat_completion(self, http: Request) -> Response:
         request = await self._accept(http)
-        return await self._answer(http, request, (), None, store=None)
+        return await self._answerer.answer(http, request, (), None, store=None)
 
     async def _chat_completion_on_chatroom(self, http: Request) -> Response:
         request = await self._accept(http)
@@ -183,7 +173,7 @@ class Emulator:
             self.chatrooms.setdefault(chatroom_id, []).extend([*request.messages, answer])
 
         history = self.chatrooms.get(chatroom_id, ())
-        return await self._answer(http, request, history, chatroom_id, store=store)
+        return await self._answerer.answer(http, request, history, chatroom_id, store=store)
 
     async def _accept(self, http: Request) -> ChatCompletionRequest:
         """Return the request's body, or refuse it."""
@@ -202,103 +192,6 @@ class Emulator:
             raise RefusedError(400, f"the model {request.model!r} is not supported", code="unsupported_model")
         return request
 
-    async def _answer(
-        self,
-        http: Request,
-        request: ChatCompletionRequest,
-        history: Sequence[Message],
-        chatroom_id: str | None,
-        *,
-        store: Callable[[Message], None] | None,
-    ) -> Response:
-        scripted = self._choose(Asked([*history, *request.messages], request.model, chatroom_id))
-        if scripted is not None and scripted.recording is not None:
-            return self._replay(http, scripted.recording, scripted.speed)
-        fault = self._fault(http, request, scripted.fault if scripted else None)
-        if self._upstream is not None and scripted is None and fault is None:
-            count = self._count_stream if request.stream else nullcontext
-            return RelayedResponse(self._upstream, request, history, store=store, while_open=count)
-        scripted = scripted or ScriptedAnswer()
-        answer = scripted.plan(plan(request, history))
-        delay = scripted.delay or self._first_token_delay
-        now = int(time.time())
-        heading = _wire.Heading(
-            id=f"msg_{next(self._numbers):06d}",
-            model=":".join(provider_and_name(request.model)),
-            created=now if chatroom_id is None or not request.stream else None,
-        )
-
-        def keep() -> None:
-            if store is not None:
-                store(Message.model_validate(_wire.message(answer)))
-
-        if fault is not None:
-            steps = itertools.chain.from_iterable(_wire.stream(answer, heading))
-            answered = Answered(tuple(steps), _wire.completion(answer, heading), self._interval, time.time())
-            return SteppedResponse(
-                delayed(fault.steps(answered), delay),
-                headers={"x-fault": str(fault)},
-                store=keep,
-                while_open=self._count_stream,
-            )
-        if request.stream:
-            events = self._play(_wire.stream(answer, heading), delay, keep)
-            return EventStream(events, ping_interval=self._ping_interval, while_open=self._count_stream)
-        longest = max(planned.tokens for planned in answer.answers)
-        if await while_connected(http.receive, partial(anyio.sleep, delay + longest * self._interval)):
-            keep()
-        return JSONResponse(_wire.completion(answer, heading))
-
-    def _choose(self, asked: Asked) -> ScriptedAnswer | None:
-        """Return the answer that is queued, or in a file; None where it is left to a model; or refuse the request."""
-        if self._script:
-            return self._script.popleft()
-        try:
-            return None if self._replies is None else self._replies.answer(asked)
-        except UnmatchedError as error:
-            raise RefusedError(400, str(error), code="no_reply") from error
-
-    def _fault(self, http: Request, request: ChatCompletionRequest, scripted: ChosenFault | None) -> ChosenFault | None:
-        """Return the fault that is scripted, or that the request asks for, or refuse the request."""
-        provider, name = provider_and_name(request.model)
-        wanted = http.headers.get("x-fault") or (name if provider == "fault" else None)
-        fault = scripted
-        if fault is None:
-            if wanted is None:
-                return None
-            try:
-                fault = read_fault(wanted)
-            except FaultError as error:
-                raise RefusedError(400, str(error), code="unknown_fault") from error
-        if fault.name == "chaos":
-            seed = str(fault)
-            self._chaos[seed] += 1
-            fault = chaos(self._chaos[seed], **fault.arguments)
-        if not request.stream and not fault.answers_without_stream:
-            raise RefusedError(400, f"the fault {fault.name!r} is one of a stream; send 'stream': true")
-        if fault.breaks_connection:
-            _require_connection(http, f"the fault {fault.name!r}")
-        return fault
-
-    def _replay(self, http: Request, recording: Recording, speed: float | None) -> Response:
-        steps = list(replayed(recording, speed))
-        if Act.CLOSE in steps or Act.RESET in steps:
-            _require_connection(http, "the recorded exchange")
-        return SteppedResponse(iter(steps), headers={}, store=lambda: None, while_open=self._count_stream)
-
-    async def _play(
-        self, steps: Iterator[list[dict[str, Any]]], delay: float, store: Callable[[], None]
-    ) -> AsyncIterator[ServerSentEvent]:
-        """Yield the stream's events at the emulator's pace; what was said is stored before the client sees the end."""
-        await anyio.sleep(delay)
-        begin = anyio.current_time()
-        for number, step in enumerate(steps):
-            await anyio.sleep_until(begin + number * self._interval)
-            for chunk in step:
-                yield ServerSentEvent(_wire.data(chunk), sep="\n")
-        store()
-        yield ServerSentEvent(_wire.DONE, sep="\n")
-
     @contextmanager
     def _count_stream(self) -> Generator[None, None, None]:
         self._change_open_streams(1)
@@ -311,8 +204,3 @@ class Emulator:
         with self._streams_change:
             self._open_streams += by
             self._streams_change.notify_all()
-
-
-def _require_connection(http: Request, what: str) -> None:
-    if TRANSPORT not in http.scope.get("state", {}):
-        raise RefusedError(400, f"{what} breaks the connection, which takes the emulator's own server: serve()")
