@@ -175,6 +175,6 @@ def _tls_failure(error: ssl.SSLError) -> TLSFailure:
                 return TLSFailure("wrong name", detail)
             case _:
                 return TLSFailure("bad certificate", detail)
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TLSFailure("hung up", str(error))
     return TLSFailure("no TLS" if error.reason in _NO_HANDSHAKE else "other", error.reason or str(error))
