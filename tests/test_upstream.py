@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +58,10 @@ COMPLETION = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Air."}, "finish_reason": "stop"}],
 }
+JSON_HEAD = {"content-type": "application/json", "content-length": "9"}
+STREAM_HEAD = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
 MODELS = json.dumps({"object": "list", "data": [{"id": "first:7b"}, {"id": "org/second"}]})
+MANY_MODELS = json.dumps({"data": [{"id": f"org/{number}", "description": "x" * 1500} for number in range(300)]})
 SAID = [Message.user("Why?"), Message.assistant("Air scatters.")]
 
 
@@ -159,6 +165,13 @@ class TestTheRequest:
             ["POST", "/v1/chat/completions"],
         ]
         assert server.requests[1].json["model"] == "first:7b"
+
+    async def test_the_list_of_models_may_be_as_long_as_a_routers(self, server: RawServer) -> None:
+        server.answer(*body(MANY_MODELS))
+        server.answer(*body(json.dumps(COMPLETION)))
+        async with connect(upstream_of(server)) as (_, client):
+            assert (await client.post(COMPLETIONS, json={**ASK, "model": None})).status_code == 200
+        assert server.requests[1].json["model"] == "org/0"
 
     async def test_without_a_name_and_without_models_it_says_so(self, server: RawServer) -> None:
         answered = await ask(server, *body('{"data": []}'), model="large")
@@ -534,13 +547,14 @@ class TestFailures:
             (CLOSE,),
             (RESET,),
             (b"SSH-2.0-x\r\n", CLOSE),
-            (head(200, {"content-type": "application/json", "content-length": "9"}), b"{", CLOSE),
+            body("", 307, location="https://xn--/"),  # a name that cannot be decoded
+            (head(200, JSON_HEAD), b"{", CLOSE),
         ],
     )
-    async def test_one_that_hangs_up_without_an_answer(self, server: RawServer, steps: tuple[AnyStep, ...]) -> None:
+    async def test_one_that_gives_no_whole_answer(self, server: RawServer, steps: tuple[AnyStep, ...]) -> None:
         answered = await ask(server, *steps)
         assert (answered.status_code, answered.json()["code"]) == (502, "upstream_failed")
-        assert "hung up before it had answered" in answered.json()["message"]
+        assert "gave no whole answer" in answered.json()["message"]
 
     @pytest.mark.parametrize(
         ("steps", "words"),
@@ -557,6 +571,47 @@ class TestFailures:
         answered = await ask(server, *steps)
         assert (answered.status_code, answered.json()["code"]) == (502, "upstream_failed")
         assert words in answered.json()["message"]
+
+    @pytest.mark.parametrize(
+        ("sent", "path", "seen"),
+        [(b"", COMPLETIONS, 502), (head(200, JSON_HEAD), COMPLETIONS, 502), (head(200, STREAM_HEAD), ROOM, None)],
+        ids=["before the headers", "in JSON", "in a stream"],
+    )
+    async def test_a_broken_tls_record_is_an_end(
+        self,
+        sent: bytes,
+        path: str,
+        seen: int | None,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        authority = trustme.CA()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(sent)
+            await writer.drain()
+            os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+            await reader.read()
+            writer.close()
+
+        trusting = httpx.create_ssl_context()
+        authority.configure_trust(trusting)
+        monkeypatch.setattr(_relay, "_ssl_context", lambda: trusting)
+        async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            async with connect(Upstream(f"https://localhost:{port}/v1")) as (emulator, client):
+                if seen is None:
+                    with pytest.raises(httpx.RemoteProtocolError):
+                        await client.post(path, json=STREAM)
+                    assert emulator.chatrooms == {}
+                else:
+                    answered = await client.post(path, json=STREAM)
+                    assert (answered.status_code, answered.json()["code"]) == (seen, "upstream_failed")
+                    assert "DECRYPTION_FAILED_OR_BAD_RECORD_MAC" in answered.json()["message"]
+        assert caplog.records == []
 
     async def test_an_error_without_end_is_not_waited_for(self, server: RawServer) -> None:
         answered = await ask(server, head(500, {"content-type": "text/plain"}), b"never ends " * 10_000, HOLD)
@@ -889,6 +944,9 @@ class TestTheCommand:
             (body('{"data": []}'), None, "it has no models"),
             (body(MODELS), "first:7b", "model first:7b"),
             (body(MODELS), "other", "model other, which is none of its: first:7b, org/second"),
+            (body(MANY_MODELS), None, "models org/0, org/1, "),
+            (body(MANY_MODELS), "org/299", "model org/299"),
+            (body(MANY_MODELS), "other", ", org/18, org/19, and 280 more"),
             (body("<p>Hm", 401, "text/html"), None, "refused the emulator (401)"),
             ((HOLD,), None, "no answer within 0.1 s; it may come to life later"),
         ],

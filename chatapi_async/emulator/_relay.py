@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +29,9 @@ _CONNECT_SECONDS = 5.0
 # A model may be loaded for minutes before its first token, but a list of models is at hand, and so is an error's body.
 _LIST_SECONDS, _SHORT_SECONDS = 10.0, 5.0
 _DESCRIBE_SECONDS = 3.0
-_LONGEST_ERROR = 64 * 1024
+_LONGEST_ERROR, _LONGEST_LIST = 64 * 1024, 16 * 1024 * 1024
+# httpx has no error of its own for a TLS record that cannot be decrypted.
+_BREAKS = (httpx.HTTPError, SSLError)
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 _READABLE = ("", "identity", "gzip", "deflate")
 _HEADERS = {"accept-encoding": "identity", "content-type": _JSON}
@@ -111,7 +113,7 @@ class RelayedResponse(Response):
             raise translation.odd(self._upstream, kind or "no Content-Type", (await _answered(response)).body)
         try:
             body = await response.aread()
-        except httpx.HTTPError as error:
+        except _BREAKS as error:
             raise translation.lost(self._upstream, _detail(error)) from error
         if not translation.is_json(body):
             raise translation.odd(self._upstream, "what is no JSON", body)
@@ -130,7 +132,7 @@ class RelayedResponse(Response):
         try:
             async for piece in response.aiter_bytes():
                 await self._pass_on(concealment.feed(piece), merger, send)
-        except httpx.HTTPError:
+        except _BREAKS:
             if TRANSPORT not in scope.get("state", {}):
                 raise  # the server closes the connection for it
             await break_connection(scope, reset=False)
@@ -157,7 +159,7 @@ async def models_of(upstream: Upstream) -> list[str]:
         RefusedError: it does not say.
     """
     async with _asked(upstream, "GET", "/models", silence=_LIST_SECONDS) as response:
-        answered = await _answered(response)
+        answered = await _answered(response, _LONGEST_LIST)
     if answered.status == 404:
         raise translation.wrong_address(upstream, "GET /models", answered)
     if answered.status != 200:
@@ -175,10 +177,10 @@ async def describe(upstream: Upstream) -> str:
             models = await models_of(upstream)
         except RefusedError as error:
             return str(error)
-        wanted = upstream.model
+        has, wanted = translation.some(models), upstream.model
         if wanted is not None:
-            return f"model {wanted}" + ("" if wanted in models else f", which is none of its: {', '.join(models)}")
-        return f"models {', '.join(models)}" if models else "it has no models"
+            return f"model {wanted}" + ("" if wanted in models else f", which is none of its: {has}")
+        return f"models {has}" if models else "it has no models"
     return f"no answer within {_DESCRIBE_SECONDS:g} s; it may come to life later"
 
 
@@ -217,7 +219,7 @@ async def _asked(
             raise translation.unreachable(upstream, _detail(error)) from error
         except httpx.ConnectTimeout as error:
             raise translation.unreachable(upstream, f"no connection within {_CONNECT_SECONDS:g} s") from error
-        except httpx.HTTPError as error:
+        except (*_BREAKS, UnicodeError) as error:  # the latter of a redirect to what is no host's name
             raise translation.lost(upstream, _detail(error)) from error
         try:
             yield response
@@ -225,18 +227,18 @@ async def _asked(
             await response.aclose()
 
 
-async def _answered(response: httpx.Response) -> translation.Answered:
+async def _answered(response: httpx.Response, longest: int = _LONGEST_ERROR) -> translation.Answered:
     """Read an error, or what else is short; of what is long, slow or breaks off, what came of it."""
     body = bytearray()
-    with suppress(httpx.HTTPError), anyio.move_on_after(_SHORT_SECONDS):
+    with suppress(*_BREAKS), anyio.move_on_after(_SHORT_SECONDS):
         async for piece in response.aiter_bytes():
             body += piece
-            if len(body) > _LONGEST_ERROR:
+            if len(body) > longest:
                 break
-    return translation.Answered(response.status_code, response.headers, bytes(body[:_LONGEST_ERROR]))
+    return translation.Answered(response.status_code, response.headers, bytes(body[:longest]))
 
 
-def _detail(error: httpx.HTTPError) -> str:
+def _detail(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 

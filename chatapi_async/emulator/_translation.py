@@ -20,6 +20,7 @@ from ._upstream import Upstream
 _SIZES = (None, "large", "small")
 _SERVICE_ALONE = frozenset({"memory_settings", "communication_style", "explanation_style", "technical_level"})
 _MESSAGE_LENGTH, _EXCERPT_LENGTH = 1000, 300
+_MODELS_SHOWN = 20
 _REFUSES_REQUEST = frozenset({400, 413, 422})
 _REFUSES_KEY = frozenset({401, 403})
 # Of a page, the markup is left out; of a script or style sheet, all.
@@ -78,6 +79,12 @@ def model_names(upstream: Upstream, body: bytes) -> list[str] | None:
     return [upstream.concealed(name) for name in names if isinstance(name, str)]
 
 
+def some(models: Sequence[str]) -> str:
+    """Return the models in words: of hundreds, as routers have, the first."""
+    more = len(models) - _MODELS_SHOWN
+    return ", ".join([*models[:_MODELS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
 def unreachable(upstream: Upstream, detail: str) -> RefusedError:
     """Return what is answered where the upstream cannot be connected to."""
     message = f"the upstream {upstream.base_url} cannot be reached: {detail}. Is it running, and is that its address?"
@@ -86,7 +93,7 @@ def unreachable(upstream: Upstream, detail: str) -> RefusedError:
 
 def lost(upstream: Upstream, detail: str) -> RefusedError:
     """Return what is answered where the connection ended before the upstream's answer began, or was whole."""
-    message = f"the upstream {upstream.base_url} hung up before it had answered: {detail}. Its log may say why."
+    message = f"the upstream {upstream.base_url} gave no whole answer: {detail}. Its log may say why."
     return RefusedError(502, upstream.concealed(message), code="upstream_failed")
 
 
@@ -116,7 +123,7 @@ def not_found(upstream: Upstream, model: str, models: Sequence[str] | None, answ
     """
     if models is not None and model not in models:
         said = _words(upstream, answered.body)
-        has = f"it has: {', '.join(models)}" if models else "it has none"
+        has = f"it has: {some(models)}" if models else "it has none"
         message = f"the upstream has no model {model!r}; {has}. Name one of these, or give the upstream's model: {said}"
         return RefusedError(400, message, code="unsupported_model")
     return wrong_address(upstream, "POST /chat/completions", answered)
