@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -379,6 +380,24 @@ class TestChatrooms:
         assert emulator.chatrooms["ch_1"] == SAID
 
     @pytest.mark.parametrize(
+        "steps",
+        [
+            stream(
+                event({"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]}), chunk(finish="length"), DONE
+            ),
+            body('{"choices": [{"index": 0, "message": {"role": "assistant", "content": null, "refusal": "No"}}]}'),
+        ],
+    )
+    async def test_an_answer_without_a_text_is_not_null_in_the_next_request(
+        self, server: RawServer, steps: tuple[AnyStep, ...]
+    ) -> None:
+        server.answer(*steps)
+        async with connect(upstream_of(server)) as (_, client):
+            for _ in range(2):
+                await client.post(ROOM, json=STREAM)
+        assert server.requests[1].json["messages"][1] == {"role": "assistant", "content": ""}
+
+    @pytest.mark.parametrize(
         ("steps", "fields"),
         [
             ((chunk("Air "),), {}),  # no end
@@ -736,6 +755,9 @@ class TestTheKey:
             body("", 302, location=f"/{KEY}"),
             body("", 503, retry_after=KEY),
             body(f"<p>{KEY}</p>", content_type="text/html"),
+            body("Hm", content_type=f"text/{KEY}"),
+            body("Hm", content_encoding=KEY),
+            stream(*ANSWER, content_type=f"text/event-stream; key={KEY}"),
             body(f"{{{KEY}"),
             body(json.dumps({**COMPLETION, "id": KEY})),
             stream(chunk("Air ", id=KEY), event({"error": f"bad {KEY}"})),
@@ -753,6 +775,25 @@ class TestTheKey:
             assert KEY[:8] not in f"{answered.text} {answered.headers}"
             assert KEY not in repr(vars(emulator)) + repr(emulator.chatrooms)
         assert KEY not in caplog.text
+
+    @pytest.mark.parametrize(
+        "written",
+        ["sk-0/1+2&3=456789", r"sk-0\/1+2&3=456789", r"sk-0/1\u002B2\u00263=456789", r"sk-0/1+2\u00263=456789"],
+        ids=["as it is", "PHP", ".NET", "Go"],
+    )
+    async def test_it_is_nowhere_however_json_is_written(self, server: RawServer, written: str) -> None:
+        said = f'{{"error": {{"message": "bad {written}!"}}}}'.encode()
+        server.answer(*stream(*(bytes([byte]) for byte in b"data: " + said + b"\n\n")))
+        server.answer(*body(said))
+        server.answer(*body(said, 401))
+        async with connect(upstream_of(server, key="sk-0/1+2&3=456789")) as (_, client):
+            for _ in range(3):
+                assert "bad [key]!" in (await client.post(COMPLETIONS, json=STREAM)).text
+
+    async def test_it_is_not_in_an_address(self, server: RawServer) -> None:
+        server.answer(*body("", 302, location="/sk-0%2F1%2B2%263%3D456789"))
+        async with connect(upstream_of(server, key="sk-0/1+2&3=456789")) as (_, client):
+            assert (await client.post(COMPLETIONS, json=STREAM)).json()["message"].endswith("/[key]")
 
     async def test_what_only_begins_like_it_passes(self, server: RawServer) -> None:
         server.answer(*stream(chunk("Air "), b"data: " + KEY[:-1].encode()))
@@ -785,16 +826,16 @@ class TestTheKey:
         whole = b"".join(parts)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
         pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-        concealment = Concealment(b"abac")
+        concealment = Concealment([b"abac", b"cab"])
         passed = b"".join([*map(concealment.feed, pieces), concealment.close()])
-        assert passed == whole.replace(b"abac", b"[key]")
+        assert passed == re.sub(b"abac|cab", b"[key]", whole)
 
     def test_what_ends_with_a_line_is_never_held(self) -> None:
-        concealment = Concealment(KEY.encode())
+        concealment = Concealment([KEY.encode()])
         assert concealment.feed(b"data: sk-0123\n\n") == b"data: sk-0123\n\n"
         assert concealment.feed(b"sk-012") == b""
         assert concealment.feed(b"x") == b"sk-012x"
-        assert Concealment(b"").feed(b"sk") == b"sk"
+        assert Concealment([]).feed(b"sk") == b"sk"
 
 
 class TestProxies:
@@ -845,6 +886,9 @@ class TestTheAddress:
             ("ftp://h/v1", "no http or https URL"),
             ("http://", "no http or https URL"),
             ("http://[::1/v1", "no URL"),
+            ("http://xn--/v1", "no URL"),
+            ("http://h:1/v1 ", "has a space in it"),
+            ("http://my host/v1", "has a space in it"),
             ("http://h:99999/v1", "no http or https URL"),
             ("http://me:secret@h/v1", "holds a user name or password"),
             ("http://h/v1?key=secret", "has a query"),

@@ -77,8 +77,11 @@ def message_of(body: bytes) -> Message | None:
 
 
 def _kept(accumulator: MessageAccumulator) -> Message | None:
-    """Return of the first answer what goes back with the next question; some servers refuse further fields."""
+    """Return of the first answer what goes back with the next question; some servers refuse further fields, and null
+    for a text without tool calls beside it, as of a model that was cut off while it reasoned."""
     message = accumulator.completion().message
     if message is None:
         return None
-    return Message.assistant(message.content, **({"tool_calls": message.tool_calls} if message.tool_calls else {}))
+    if message.tool_calls:
+        return Message.assistant(message.content, tool_calls=message.tool_calls)
+    return Message.assistant(message.content or "")

@@ -124,7 +124,7 @@ class RelayedResponse(Response):
         return Response(body, media_type=_JSON)
 
     async def _send_stream(self, response: httpx.Response, scope: Scope, send: Send) -> None:
-        kind = response.headers["content-type"].encode(response.headers.encoding)
+        kind = self._upstream.concealed(response.headers["content-type"]).encode(response.headers.encoding)
         headers = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         merger = None if self._store is None else AnswerMerger(self._request.n or 1)

@@ -103,7 +103,7 @@ def odd(upstream: Upstream, what: str, body: bytes) -> RefusedError:
     message = (
         f"the upstream {upstream.base_url} answered with {what}: {said or 'an empty body'}. Is it OpenAI-compatible?"
     )
-    return RefusedError(502, message, code="upstream_failed")
+    return RefusedError(502, upstream.concealed(message), code="upstream_failed")
 
 
 def no_model(upstream: Upstream) -> RefusedError:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from urllib.parse import quote
 
 import httpx
 
 _CONCEALED = "[key]"
 # A shorter key is no secret but a word that a server wants to be sent, such as "ollama", and may be part of an answer.
 _SHORTEST_SECRET = 16
+# Of what JSON can hold as it is, Go writes these by their numbers, and .NET those.
+_ESCAPED = (("&<>", "x"), ("&<>'+`", "X"))
 _HIGHEST_PORT = 65535
 
 
@@ -50,8 +55,8 @@ class Upstream:
 
     def concealment(self) -> Concealment:
         """Return what takes the key out of one body."""
-        secret = self.key if self.key is not None and len(self.key) >= _SHORTEST_SECRET else ""
-        return Concealment(secret.encode())
+        secret = self.key is not None and len(self.key) >= _SHORTEST_SECRET
+        return Concealment([form.encode() for form in _forms(self.key or "")] if secret else [])
 
     @property
     def is_local(self) -> bool:
@@ -71,29 +76,36 @@ class Upstream:
         text = text.encode("utf-8", "replace").decode("utf-8")
         if self.key is None:
             return text
-        key = re.escape(self.key)
+        key = "|".join(map(re.escape, _forms(self.key)))
         # A short one may be part of other words.
-        return re.sub(key if len(self.key) >= _SHORTEST_SECRET else rf"(?<![^\W_]){key}(?![^\W_])", _CONCEALED, text)
+        return re.sub(
+            key if len(self.key) >= _SHORTEST_SECRET else rf"(?<![^\W_])(?:{key})(?![^\W_])", _CONCEALED, text
+        )
 
 
 class Concealment:
     """Takes a key out of the bytes of one body as they pass by, however they are split.
 
     What may be the beginning of the key is held until more comes. It never is where a piece ends with a line, as the
-    pieces of an event stream do. An empty key is never found.
+    pieces of an event stream do.
+
+    Args:
+        forms: the key, in each form in which it may be written; none for no key.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, forms: Collection[bytes]) -> None:
+        self._forms = forms
+        self._pattern = re.compile(b"|".join(map(re.escape, forms)))
+        beginnings = {form[:size] for form in forms for size in range(1, len(form))}
+        self._beginnings = sorted(beginnings, key=len, reverse=True)
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be passed on now that ``data`` has come."""
-        if not self._key:
+        if not self._forms:
             return data
-        passed = (self._held + data).replace(self._key, _CONCEALED.encode())
-        longest = min(len(self._key) - 1, len(passed))
-        held = next((size for size in range(longest, 0, -1) if passed.endswith(self._key[:size])), 0)
+        passed = self._pattern.sub(_CONCEALED.encode(), self._held + data)
+        held = next((len(beginning) for beginning in self._beginnings if passed.endswith(beginning)), 0)
         self._held = passed[len(passed) - held :]
         return passed[: len(passed) - held]
 
@@ -102,15 +114,26 @@ class Concealment:
         return self._held
 
 
+def _forms(key: str) -> list[str]:
+    """Return the key as it may be written: as it is, in JSON as one or the other language has it, in an address."""
+    written = json.dumps(key)[1:-1]
+    escaped = [written.translate({ord(each): f"\\u{ord(each):04{case}}" for each in more}) for more, case in _ESCAPED]
+    # The longest first, since one may be the beginning of another.
+    return sorted({key, written, written.replace("/", r"\/"), *escaped, quote(key, safe="")}, key=len, reverse=True)
+
+
 def _checked(base_url: str) -> str:
     try:
         url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError, TypeError):
         raise ValueError("the upstream's address is no URL; it should look like http://localhost:11434/v1") from None
-    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > _HIGHEST_PORT:
+    if url.scheme not in ("http", "https") or not host or (url.port or 1) > _HIGHEST_PORT:
         raise ValueError(
             "the upstream's address is no http or https URL; it should look like http://localhost:11434/v1"
         )
+    if re.search(r"\s", base_url):
+        raise ValueError("the upstream's address has a space in it; it should look like http://localhost:11434/v1")
     if url.userinfo:
         raise ValueError("the upstream's address holds a user name or password; give the upstream's key instead")
     if "?" in base_url or "#" in base_url:
