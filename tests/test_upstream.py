@@ -913,6 +913,38 @@ class TestTheAddress:
 
 
 class TestWhatCountsForMore:
+    @pytest.mark.parametrize("queued", [True, False])
+    @pytest.mark.parametrize("filed", [True, False])
+    @pytest.mark.parametrize("faulty", [True, False])
+    @pytest.mark.parametrize("upstream", [True, False])
+    async def test_who_answers(
+        self, server: RawServer, tmp_path: Path, queued: bool, filed: bool, faulty: bool, upstream: bool
+    ) -> None:
+        server.answer(*stream(*ANSWER))
+        emulator = Emulator(tokens_per_second=None, upstream=upstream_of(server) if upstream else None)
+        if queued:
+            emulator.script(ScriptedAnswer(["Queued."]))
+        if filed:
+            replies = tmp_path / "replies.toml"
+            replies.write_text('[[rules]]\nchunks = ["Filed."]\n')
+            emulator.load_replies(replies)
+        headers = {**HEADERS, **({"x-fault": "no_done"} if faulty else {})}
+        async with serve(emulator) as running, httpx.AsyncClient(headers=headers, trust_env=False) as client:
+            said = (await client.post(running.base_url + COMPLETIONS, json=STREAM)).text
+        relayed = upstream and not (queued or filed or faulty)
+        told = {"Queued.": queued, "Filed.": filed and not queued, "scatters.": relayed, "openai:m": not relayed}
+        assert {words: words in said for words in told} == told
+        assert ("[DONE]" in said) is not faulty
+        assert len(server.requests) == relayed
+
+    async def test_a_request_that_is_refused_leaves_what_is_queued(self, server: RawServer) -> None:
+        async with connect(upstream_of(server)) as (emulator, client):
+            emulator.script(ScriptedAnswer("Queued."))
+            for fault in ("no-such", "truncate"):  # one that there is not, and one of a stream
+                assert (await client.post(COMPLETIONS, json=ASK, headers={"x-fault": fault})).status_code == 400
+            answered = await client.post(COMPLETIONS, json=ASK)
+        assert answered.json()["choices"][0]["message"]["content"] == "Queued."
+
     async def test_faults_and_scripts_are_the_emulators_own(self, server: RawServer) -> None:
         server.answer(*stream(*ANSWER))
         async with (

@@ -89,10 +89,16 @@ class Answerer:
         Raises:
             RefusedError: it cannot be answered.
         """
-        scripted = self._choose(Asked([*history, *request.messages], request.model, chatroom_id))
-        if scripted is not None and scripted.recording is not None:
-            return self._replay(http, scripted.recording, scripted.speed)
+        # Taken from the queue only once it is the answer, since a request that is refused leaves it for the next.
+        queued = self.queue[0] if self.queue else None
+        if queued is not None and queued.recording is not None:
+            response = self._replay(http, queued.recording, queued.speed)
+            self.queue.popleft()
+            return response
+        scripted = queued or self._from_file(Asked([*history, *request.messages], request.model, chatroom_id))
         fault = self._fault(http, request, scripted.fault if scripted else None)
+        if queued is not None:
+            self.queue.popleft()
         if self._upstream is not None and scripted is None and fault is None:
             count = self._while_open if request.stream else nullcontext
             return RelayedResponse(self._upstream, request, history, store=store, while_open=count)
@@ -127,10 +133,8 @@ class Answerer:
             keep()
         return JSONResponse(_wire.completion(answer, heading))
 
-    def _choose(self, asked: Asked) -> ScriptedAnswer | None:
-        """Return the answer that is queued, or in a file; None where it is left to a model; or refuse the request."""
-        if self.queue:
-            return self.queue.popleft()
+    def _from_file(self, asked: Asked) -> ScriptedAnswer | None:
+        """Return the answer that a file has; None where it is left to a model; or refuse the request."""
         try:
             return None if self.replies is None else self.replies.answer(asked)
         except UnmatchedError as error:
