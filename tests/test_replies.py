@@ -80,6 +80,12 @@ def rule(fields: str) -> str:
         (b"rules: []", "a.yaml", "is neither TOML nor JSON by its name: call it '….toml' or '….json'"),
         (b"[[rules]]", "replies", "is neither TOML nor JSON by its name: call it '….toml' or '….json'"),
         (b"[[rules]]\ntext = Hi", "a.toml", "is no TOML: Invalid value (at line 2, column 8)"),
+        (
+            b'[[rules]]\nwhen.matches = "\\w+"',
+            "a.toml",
+            "is no TOML: Unescaped '\\' in a string (at line 2, column 19); "
+            "between single quotes a backslash is itself",
+        ),
         (b'{"rules": [\n}', "a.json", "is no JSON: Expecting value: line 2 column 1 (char 12)"),
         (b'{"rules": [{"text": "a", "text": "b"}]}', "a.json", "is no JSON: the key 'text' stands twice in one object"),
         (b'{"rules": [{"delay": NaN}]}', "a.json", "is no JSON: JSON has no NaN"),
@@ -143,6 +149,11 @@ def test_a_file_that_cannot_be_read_says_why(content: bytes, name: str, says: st
             "when.matches = 'a{99999999999}'",
             "when: matches: is no regular expression: the repetition number is too large",
         ),
+        (
+            r'when.matches = "\bHi\b"',
+            "when: matches: has a backspace: for a word's edge write '\\b' between single quotes, or \"\\\\b\"",
+        ),
+        ("unmatched = 'refuse'", "'unmatched' is for the whole file: in TOML, write it above the first [[rules]]"),
         # A warning of Python's, which these tests make an error.
         ("when.matches = '[[a]'", "when: matches: is no regular expression: Possible nested set at position 1"),
     ],
@@ -743,6 +754,17 @@ def test_a_change_is_seen_by_the_time_or_by_the_size(tmp_path: Path, text: str, 
     path.write_text(rule(f"text = '{text}'"), encoding="utf-8")
     os.utime(path, ns=(before, before + later * 10**9))
     assert file.answer(asked).text == text
+
+
+def test_a_change_is_seen_where_another_file_of_the_same_size_and_time_takes_its_place(tmp_path: Path) -> None:
+    path, other, asked = tmp_path / "replies.toml", tmp_path / "other.toml", Asked([Message.user("Hi")])
+    for each, text in ((path, "one"), (other, "two")):
+        each.write_text(rule(f"text = '{text}'"), encoding="utf-8")
+        os.utime(each, ns=(10**18, 10**18))
+    file = ReplyFile(path)
+    assert file.answer(asked).text == "one"
+    other.replace(path)
+    assert file.answer(asked).text == "two"
 
 
 def test_a_file_that_is_wrong_from_the_start_is_an_error(tmp_path: Path, write: Callable[[str], Path]) -> None:

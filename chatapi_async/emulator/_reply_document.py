@@ -28,6 +28,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=Fal
 def _compiled(pattern: object) -> object:
     if not isinstance(pattern, str):
         return pattern
+    if "\b" in pattern:
+        raise ValueError("has a backspace: for a word's edge write '\\b' between single quotes, or \"\\\\b\"")
     try:
         return re.compile(pattern)
     # A warning is raised where the program has made warnings errors.

@@ -48,10 +48,10 @@ class ReplyFile:
         return RuleBook(read_replies(self._path.read_bytes(), self._name), self._name)
 
 
-def _state(path: Path) -> tuple[int, int] | None:
+def _state(path: Path) -> tuple[int, int, int] | None:
     """Return what changes whenever the file does; None where it is not there."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_size

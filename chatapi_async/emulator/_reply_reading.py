@@ -103,7 +103,8 @@ def _document(content: bytes, name: str) -> object:
     try:
         return tomllib.loads(text) if ending == "toml" else _json(text)
     except ValueError as error:
-        raise ReplyFileError(name, f"is no {ending.upper()}: {error}") from error
+        hint = "; between single quotes a backslash is itself" if ending == "toml" and "\\" in str(error) else ""
+        raise ReplyFileError(name, f"is no {ending.upper()}: {error}{hint}") from error
     except RecursionError as error:
         raise ReplyFileError(name, "is nested too deeply") from error
 
@@ -156,6 +157,8 @@ def _describe(problem: ErrorDetails) -> str:
 def _unknown(name: str, location: Sequence[int | str]) -> str:
     keys = [step for step in location if isinstance(step, str)]
     model = _MODELS[keys[-1]] if keys else Replies
+    if keys and name in Replies.model_fields:
+        return f"{name!r} is for the whole file: in TOML, write it above the first [[rules]]"
     known = [field.alias or each for each, field in model.model_fields.items()]
     if model is Rule:
         known += [f"when.{condition}" for condition in Condition.model_fields]
