@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Protocol, cast
 from weakref import WeakKeyDictionary, ref
 
@@ -135,7 +135,7 @@ class HTTPClient:
             raise timed_out("write", timeouts.write or 0.0, where, sent=True) from error
         except (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
             raise not_connected(where, detail_of(error)) from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, SSLError) as error:  # the latter, once TLS is up, httpx lets through
             if connecting.not_sent:
                 raise not_connected(where, detail_of(error)) from error
             raise connection_lost(where, detail_of(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from ssl import SSLError
 from typing import Any, Literal, Protocol
 
 import httpx
@@ -15,6 +16,9 @@ from ._closing import CLOSE_SECONDS, undisturbed
 from ._connecting import Connecting
 from ._failures import request_id_of
 from ._inflate import Inflater, encoding_of, unread_encoding
+
+# httpx has no error of its own for a TLS record that cannot be decrypted.
+_BREAKS = (httpx.HTTPError, httpx.StreamError, SSLError)
 
 
 class Headers(Mapping[str, str]):
@@ -103,7 +107,7 @@ class Response:
         except StopAsyncIteration:
             self._read_to_end = True
             raise
-        except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
+        except (*_BREAKS, zlib.error) as error:
             raise BodyBrokenError(detail_of(error), _how_it_broke(error)) from error
 
     async def _next_inflated(self, inflater: Inflater) -> bytes:
@@ -126,7 +130,7 @@ class Response:
     async def _hang_up(self) -> None:
         # httpx reads through generators within generators, of which closing the outermost leaves the others to the
         # garbage collector. A read that is cancelled ends them all.
-        with CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
+        with CancelScope(shield=True) as scope, suppress(*_BREAKS):
             scope.cancel()
             async for _ in self._pieces:
                 pass

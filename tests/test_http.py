@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import os
 import socket
 import ssl
 import weakref
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from chatapi_async import (
     APIConnectionError,
@@ -294,6 +296,50 @@ async def test_an_address_that_cannot_be_asked_is_an_error_of_ours(
     with pytest.raises(ChatAPIError):
         async with client_of(server, base_url=base_url or server.url) as client:
             await client.chat_completion_on_chatroom(chatroom_id, "Hi")
+
+
+@asynccontextmanager
+async def behind_tls_that_breaks(sent: bytes) -> AsyncIterator[AsyncChatClient]:
+    """A client of a server that sends so much, and at once a TLS record that cannot be decrypted."""
+    authority = trustme.CA()
+    context, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(trusting)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        with suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as listening,
+        httpx.AsyncClient(verify=trusting) as http_client,
+    ):
+        url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with AsyncChatClient(url, operator_id="tn_1", token="t0ken", http_client=http_client) as client:
+            yield client
+
+
+async def test_a_broken_tls_record_is_a_lost_connection() -> None:
+    async with behind_tls_that_breaks(b"") as client:
+        with pytest.raises(APIConnectionError, match="BAD_RECORD_MAC") as caught:
+            await client.chat_completion("Hi")
+    assert caught.value.processed == "unknown"
+
+
+async def test_a_broken_tls_record_cuts_a_stream_and_is_nothing_to_who_has_left_it() -> None:
+    async with behind_tls_that_breaks(
+        b"".join(step for step in stream(chunk("Air"), HOLD) if isinstance(step, bytes))
+    ) as client:
+        async with client.chat_completion("Hi") as left:
+            assert (await anext(left)).text == "Air"
+        with pytest.raises(StreamTruncatedError, match="BAD_RECORD_MAC") as caught:
+            await client.chat_completion("Hi").until_done()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Air"
 
 
 # ── event loops and closing ──────────────────────────────────────────────────────────────────────────────────────────
