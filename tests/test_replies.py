@@ -153,6 +153,7 @@ def test_a_file_that_cannot_be_read_says_why(content: bytes, name: str, says: st
             r'when.matches = "\bHi\b"',
             "when: matches: has a backspace: for a word's edge write '\\b' between single quotes, or \"\\\\b\"",
         ),
+        ("'$schema' = 'x'", "'$schema' is for the whole file: in TOML, write it above the first [[rules]]"),
         ("unmatched = 'refuse'", "'unmatched' is for the whole file: in TOML, write it above the first [[rules]]"),
         # A warning of Python's, which these tests make an error.
         ("when.matches = '[[a]'", "when: matches: is no regular expression: Possible nested set at position 1"),
@@ -300,7 +301,7 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 conditions = some(
     equals=texts,
     contains=words,
-    matches=texts.map(re.escape),
+    matches=texts.map(lambda text: re.escape(text.replace("\b", ""))),  # a backspace is refused
     tool_result=words,
     model=words,
     chatroom_id=words,

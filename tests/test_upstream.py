@@ -50,7 +50,7 @@ from tests.raw_server import (
 COMPLETIONS = "/v1/llms/chat/completions"
 ROOM = "/v1/llms/chatrooms/ch_1/chat/completions"
 HEADERS = {"authorization": "Bearer callers-own-token", "x-operator-id": "tn_1"}
-KEY = "sk-0123456789abcdef"
+KEY = "sk-0123456789ABCdef"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Why?"}], "model": "m"}
 STREAM = {**ASK, "stream": True}
 ANSWER = (chunk("Air "), chunk("scatters."), chunk(finish="stop"), DONE)

@@ -92,7 +92,8 @@ class RelayedResponse(Response):
         content = translation.request_body(self._request, self._history, model)
         async with _asked(self._upstream, "POST", "/chat/completions", content=content) as response:
             if response.is_success:
-                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                kind = self._upstream.concealed(response.headers.get("content-type", ""))
+                kind = kind.partition(";")[0].strip().lower()
                 if response.headers.get("content-encoding", "").strip().lower() not in _READABLE:
                     kind = f"{kind} compressed by {response.headers['content-encoding']}"
                 if kind == _EVENT_STREAM:

@@ -157,12 +157,16 @@ def _describe(problem: ErrorDetails) -> str:
 def _unknown(name: str, location: Sequence[int | str]) -> str:
     keys = [step for step in location if isinstance(step, str)]
     model = _MODELS[keys[-1]] if keys else Replies
-    if keys and name in Replies.model_fields:
+    if keys and name in _keys(Replies):
         return f"{name!r} is for the whole file: in TOML, write it above the first [[rules]]"
-    known = [field.alias or each for each, field in model.model_fields.items()]
+    known = _keys(model)
     if model is Rule:
         known += [f"when.{condition}" for condition in Condition.model_fields]
     return f"there is no {name!r} here{nearest(name, known)}; there are: {', '.join(known)}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _steps(location: Sequence[int | str]) -> Iterator[str]:
