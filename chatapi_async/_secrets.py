@@ -19,8 +19,15 @@ MARK: Final = b"[token]"
 
 _LONG: Final = 16
 _SHORTEST_BEGINNING: Final = 4
+_LONGEST_ESCAPE: Final = len(r"\u3000")
 _LONGEST_MESSAGE: Final = 1024
 _CUT_BODY: Final = 60_000
+# What is left as it is: by most languages, by Python, and by JavaScript.
+_SAFE_IN_URLS: Final = ("", "/", "!'()*")
+# Where JSON is to be safe in HTML: by Go, by Python, and by .NET.
+_ESCAPED_IN_JSON: Final = ("&<>", "&'<>", "&'+<>")
+# The last letter or digit of an escape, of JSON or of a URL, is none of the word after it.
+_WORD_BEGINS: Final = r"(?:(?<![^\W_])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
 _SECRET_WORDS: Final = frozenset(
     {
         *("apikey", "auth", "authorization", "cookie", "credential", "credentials", "jwt", "key", "password"),
@@ -43,8 +50,9 @@ class Secrets:
         self._tokens: set[str] = set()
 
     def add(self, authorization: str) -> None:
-        """Remember an ``Authorization`` header, and the token that is its last word."""
-        self._tokens |= {authorization, authorization.split(" ")[-1]}
+        """Remember an ``Authorization`` header: what follows the name of its scheme, and the last word of that."""
+        _, *rest = authorization.split(maxsplit=1)
+        self._tokens |= {*rest, authorization.split()[-1]}
 
     def concealed(self, text: str) -> str:
         """Return the text with ``[token]`` in the place of every token."""
@@ -84,7 +92,10 @@ class RecordingSecrets:
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return headers, with ``[removed]`` in the place of those that hold secrets."""
-        return self.without({name: REMOVED if holds_secret(name) else value for name, value in headers.items()})
+        return {
+            self.without(name).replace("[token]", "token"): REMOVED if holds_secret(name) else self.without(value)
+            for name, value in headers.items()
+        }
 
     def pieces(self) -> PieceConcealment:
         """Return what takes the tokens out of one body that comes in pieces."""
@@ -107,7 +118,7 @@ class PieceConcealment:
         self._clear = 0
         """How many bytes of what is held have been looked at."""
         self._before = b""
-        """The last byte of what was released, since a short token does not begin within a word."""
+        """The last bytes of what was released, since a short token does not begin within a word."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the pieces that are certain now, oldest first: as many as were fed, in the end."""
@@ -168,7 +179,7 @@ class PieceConcealment:
         del self._held[: len(released)]
         self._found = [(first - start, last - start) for first, last in self._found if last > start]
         self._clear = begun - start
-        self._before = text[: len(self._before) + start][-1:]
+        self._before = text[: len(self._before) + start][-_LONGEST_ESCAPE:]
         return released
 
 
@@ -194,7 +205,8 @@ class _Concealment:
 
     def __init__(self, tokens: set[str]) -> None:
         self._tokens = tokens
-        self._pattern = re.compile("|".join(map(_as_pattern, _forms(tokens))))
+        # As in bytes, only ASCII makes words: a token may stand among those of a language without spaces.
+        self._pattern = re.compile("|".join(map(_as_pattern, _forms(tokens))), re.ASCII)
 
     def conceal_within(self, root: dict[str, Any]) -> None:
         # Without recursion, since a server can nest as deeply as it likes.
@@ -243,10 +255,16 @@ def _forms(tokens: set[str]) -> list[str]:
     forms: set[str] = set()
     for token in tokens:
         in_json = json.dumps(token)[1:-1]
-        forms |= {token, quote(token, safe=""), in_json, in_json.replace("/", r"\/")}
+        forms |= {token, in_json, in_json.replace("/", r"\/")}
+        for safe in _SAFE_IN_URLS:
+            in_url = quote(token, safe=safe)
+            forms |= {in_url, re.sub("%..", lambda escape: escape.group().lower(), in_url)}
+        for escaped in _ESCAPED_IN_JSON:
+            for digits in ("04x", "04X"):
+                forms.add(in_json.translate({ord(each): f"\\u{ord(each):{digits}}" for each in escaped}))
     return sorted(forms, key=len, reverse=True)
 
 
 def _as_pattern(token: str) -> str:
     # A short one, as for tests, may be a word, and be part of others.
-    return re.escape(token) if len(token) >= _LONG else rf"(?<![^\W_]){re.escape(token)}(?![^\W_])"
+    return re.escape(token) if len(token) >= _LONG else rf"{_WORD_BEGINS}{re.escape(token)}(?![^\W_])"

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatapi_async import ChatAPIError, ServerStreamError, StreamTruncatedError
-from chatapi_async._secrets import PieceConcealment, holds_secret
+from chatapi_async._secrets import PieceConcealment, Secrets, holds_secret
 from chatapi_async.recording import read_recording
 from tests.raw_server import CLOSE, DONE, RawServer, body, chunk, client_of, event, head, stream
 
@@ -93,6 +93,66 @@ def test_of_two_tokens_the_one_that_goes_on_is_taken_out_whole() -> None:
     longer = f"{LONG}-and-more"
     assert joined(concealed({LONG, longer}, [f"<{LONG}".encode(), b"-and-more>"])) == b"<[token]>"
     assert joined(concealed({LONG, longer}, [f"<{LONG}".encode(), b"-and>"])) == b"<[token]-and>"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "a%2bb%2fc%26d%3ce0123456789%3d%3d",
+        "a%2Bb/c%26d%3Ce0123456789%3D%3D",
+        "a+b/c\\u0026d\\u003ce0123456789==",
+        "a\\u002Bb/c\\u0026d\\u003Ce0123456789==",
+    ],
+    ids=["percent, in lower case", "percent, but for slashes", "JSON of Go", "JSON of .NET"],
+)
+def test_a_token_is_taken_out_in_the_forms_of_other_languages(form: str) -> None:
+    secrets = Secrets()
+    secrets.add("Bearer a+b/c&d<e0123456789==")
+    recording = secrets.for_recording()
+    assert recording.without({"x": [f"<{form}>"]}) == {"x": ["<[token]>"]}
+    pieces = recording.pieces()
+    assert b"".join([*pieces.feed(f"<{form[:5]}".encode()), *pieces.feed(f"{form[5:]}>".encode())]) == b"<[token]>"
+
+
+@pytest.mark.parametrize(
+    "text", ["The key:\ns3cr3t", "\ts3cr3t", "?key=%20s3cr3t", "トークンはs3cr3tです", "。s3cr3t。"]
+)
+def test_a_short_token_is_a_word_after_an_escape_and_in_a_language_without_spaces(text: str) -> None:
+    secrets = Secrets()
+    secrets.add("Bearer s3cr3t")
+    recording = secrets.for_recording()
+    assert recording.without(text) == text.replace("s3cr3t", "[token]")
+    for body in (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode()):
+        for cut in range(len(body)):
+            pieces = recording.pieces()
+            released = [*pieces.feed(body[:cut]), *pieces.feed(body[cut:]), *pieces.close()]
+            assert b"".join(released) == body.replace(b"s3cr3t", b"[token]")
+
+
+def test_the_name_of_the_scheme_is_no_secret() -> None:
+    secrets = Secrets()
+    secrets.add(f"Bearer {LONG}")
+    recording = secrets.for_recording()
+    assert recording.without("There was a Bear…") == "There was a Bear…"
+    pieces = recording.pieces()
+    assert [*pieces.feed(b"There was a Bear"), *pieces.close()] == [b"There was a Bear"]
+    secrets.add(f"Bearer\t{SHORT}")
+    secrets.add("Digest response=0123456789, opaque=abcdefghijklmnop")
+    assert secrets.for_recording().without(f"{SHORT} response=0123456789, opaque=abcdefghijklmnop") == "[token] [token]"
+    secrets.add("no-scheme-0123456789")
+    assert secrets.for_recording().without("no-scheme-0123456789") == "[token]"
+
+
+@pytest.mark.parametrize("token", ["accept", "trace", "x-0123456789abcdef"])
+async def test_a_token_that_is_in_the_name_of_a_header_leaves_a_name(
+    token: str, server: RawServer, tmp_path: Path
+) -> None:
+    server.answer(*stream(chunk("Hi", "stop"), DONE, **{f"{token}-x": "1"}))
+    async with client_of(server, token=token, record=tmp_path) as client:
+        await client.chat_completion("Hi", extra_headers={f"x-{token}": "1"}).until_done()
+    (file,) = files_in(tmp_path)
+    assert read_recording(file).completion().text == "Hi"
+    assert token not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

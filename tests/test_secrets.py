@@ -438,7 +438,7 @@ LONG_TOKEN = "hush-7c1e+0123456789"
 @pytest.mark.parametrize(
     ("token", "said", "shown"),
     [
-        ("t", "that is not t, but Bearer t", "that is not [token], but [token]"),
+        ("t", "that is not t, but Bearer t", "that is not [token], but Bearer [token]"),
         ("test", "the latest test", "the latest [token]"),
         ("a.b+c", "a.b+c aab+c", "[token] aab+c"),
         ("s3cret", "no s3cret: s3cr…", "no [token]: [token]…"),
