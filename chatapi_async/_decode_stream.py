@@ -123,6 +123,8 @@ def decoded(
             return
         end_with_body(accumulator, how=end.how, chunks=chunks, choices=choices, excerpt=decoder.excerpt)
     except ChatAPIError as error:
+        if end.error is None and end.how is None:
+            return  # the client had left before it came to that
         attach(error, accumulator.completion(completeness_after(error)), chunks)
         raise
 

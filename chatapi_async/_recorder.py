@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 from weakref import finalize
 
 from ._http import SendsRequests
@@ -79,6 +79,7 @@ class RecordingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._process = os.getpid()
         self._descriptor = -1
         try:
             self._descriptor = os.open(path, _FLAGS, _MODE)
@@ -89,7 +90,7 @@ class RecordingFile:
 
     def write(self, line: bytes) -> None:
         """Write a line now."""
-        if self._descriptor < 0:
+        if self._descriptor < 0 or os.getpid() != self._process:  # a fork of it has the file too, and no part in it
             return
         try:
             while line:
@@ -210,7 +211,7 @@ class CallRecorder:
     def _begin(self, url: str, headers: Mapping[str, str], content: bytes) -> Exchange:
         began = datetime.now(UTC)
         secrets = self._secrets.for_recording()
-        body = secrets.without(json.loads(content))
+        body = secrets.without(_parsed(content))
         request = RecordedRequest("POST", secrets.without(url), secrets.headers(headers), body)
         file = self._recorder.new_file(began, self._operation)
         exchange = Exchange(file, secrets)
@@ -249,6 +250,13 @@ class RecordedResponse:
         """Be done with it; see :meth:`Response.aclose`."""
         self._exchange.ended("client_closed")
         await self._response.aclose()
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:  # a whole number of thousands of digits
+        return content.decode()
 
 
 def _outcome(completeness: Completeness, error: ChatAPIError | None, secrets: RecordingSecrets) -> Outcome:

@@ -66,7 +66,7 @@ class RecordedRequest:
     headers: Headers
     """By lower-case names: those that the library gave. ``[removed]`` stands for each that holds a secret."""
     body: Any
-    """The body as parsed JSON."""
+    """The body as parsed JSON; as its text where it holds a number that Python does not parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,9 @@ class Outcome:
     """What the error said."""
     phase: TimeoutPhase | None = None
     """Which wait was too long, of an ``APITimeoutError``."""
-    limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """The limit, of an ``APITimeoutError`` in seconds, of an ``EventTooLargeError`` in bytes."""
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """The limit, of an ``APITimeoutError`` in seconds, of an ``EventTooLargeError`` in bytes; 0 where the network's own
+    limit ended the wait."""
     processed: Processed = "unknown"
     """Whether the request may have been processed, as the error has it."""
     retryable: bool = False

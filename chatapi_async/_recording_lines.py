@@ -52,7 +52,7 @@ class _Opening:
 @dataclass(frozen=True, slots=True)
 class _Response:
     seconds: Seconds
-    status: Annotated[int, Field(ge=100, le=599)]
+    status: Annotated[int, Field(ge=100, le=999)]
     headers: Headers
 
 

@@ -27,7 +27,7 @@ _SAFE_IN_URLS: Final = ("", "/", "!'()*")
 # Where JSON is to be safe in HTML: by Go, by Python, and by .NET.
 _ESCAPED_IN_JSON: Final = ("&<>", "&'<>", "&'+<>")
 # The last letter or digit of an escape, of JSON or of a URL, is none of the word after it.
-_WORD_BEGINS: Final = r"(?:(?<![^\W_])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
+_WORD_BEGINS: Final = ("(?<![^\\W_]", r"(?<=\\[bfnrt]", r"(?<=\\u[0-9A-Fa-f]{4}", "(?<=%[0-9A-Fa-f]{2}")
 _SECRET_WORDS: Final = frozenset(
     {
         *("apikey", "auth", "authorization", "cookie", "credential", "credentials", "jwt", "key", "password"),
@@ -266,5 +266,8 @@ def _forms(tokens: set[str]) -> list[str]:
 
 
 def _as_pattern(token: str) -> str:
-    # A short one, as for tests, may be a word, and be part of others.
-    return re.escape(token) if len(token) >= _LONG else rf"{_WORD_BEGINS}{re.escape(token)}(?![^\W_])"
+    escaped = re.escape(token)
+    if len(token) >= _LONG:
+        return escaped
+    # A short one, as for tests, may be a word, and be part of others. A pattern that begins with letters is found fast.
+    return rf"{escaped}(?![^\W_])(?:{'|'.join(f'{before}{escaped})' for before in _WORD_BEGINS)})"

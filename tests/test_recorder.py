@@ -148,6 +148,33 @@ def test_a_recording_ends_as_the_stream_did(
     assert ends[1] == ends[2]
 
 
+@pytest.mark.parametrize("also", [{"status": 999}, {"raises": httpx.ConnectTimeout("the system's own limit")}])
+async def test_what_few_servers_and_networks_do_can_be_read_again(also: dict[str, Any], tmp_path: Path) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        if "raises" in also:
+            raise also["raises"]
+        return httpx.Response(also["status"])
+
+    options: dict[str, Any] = {"operator_id": "tn_1", "token": "t0ken", "retries": 0, "timeout": None}
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http_client,
+        AsyncChatClient(http_client=http_client, record=tmp_path, **options) as client,
+    ):
+        end = await ended(client.chat_completion("Hi").get_final_completion())
+    (recording,) = recordings_in(tmp_path)
+    assert await ended(again(recording)) == end
+
+
+async def test_a_number_that_python_does_not_parse_costs_no_answer(server: RawServer, tmp_path: Path) -> None:
+    server.answer(*stream(*ANSWER))
+    message = {"role": "user", "content": "Hi", "odd": 10**5000}
+    async with client_of(server, record=tmp_path) as client:
+        assert await client.chat_completion([message]).get_final_text() == "Hello"  # type: ignore[list-item]
+    (recording,) = recordings_in(tmp_path)
+    assert recording.request.body == server.requests[0].body.decode()
+    assert recording.completion().text == "Hello"
+
+
 @pytest.mark.parametrize("http_client", HTTP_CLIENTS)
 async def test_each_read_is_recorded_when_it_comes(http_client: str, server: RawServer, tmp_path: Path) -> None:
     first, second = server.gate(), server.gate()
@@ -293,7 +320,7 @@ async def test_a_stream_that_is_forgotten_has_its_last_line(server: RawServer, t
 
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, atexit, os, sys
 from chatapi_async import AsyncChatClient
 
 client = AsyncChatClient(sys.argv[1], operator_id="tn_1", token="t0ken")
@@ -309,7 +336,18 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("ending", "has_end"), [("os.kill(os.getpid(), 9)", False), ("os._exit(1)", False), ("sys.exit(0)", True)]
+    ("ending", "has_end"),
+    [
+        ("os.kill(os.getpid(), 9)", False),
+        ("os._exit(1)", False),
+        ("sys.exit(0)", True),
+        pytest.param(
+            "os.fork() or (atexit._run_exitfuncs(), os._exit(0)); os.wait(); os._exit(1)",
+            False,
+            marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no such system call"),
+            id="a fork of it ended",
+        ),
+    ],
 )
 def test_what_came_before_the_process_ended_is_kept(
     ending: str, has_end: bool, server: RawServer, tmp_path: Path

@@ -26,7 +26,7 @@ from chatapi_async import (
 )
 from chatapi_async._recording_lines import end_line, opening_lines, parse, piece_line, response_line
 from chatapi_async.recording import End, Outcome, Piece, RecordedRequest, Recording, read_recording
-from tests.raw_server import DONE, chunk
+from tests.raw_server import DONE, chunk, event
 from tests.test_properties import mutated_streams, split
 
 BEGAN = datetime(2026, 11, 26, 22, 10, 30, 123456, tzinfo=UTC)
@@ -285,6 +285,13 @@ def test_what_the_caller_left_ends_without_an_error(outcome: Outcome | None, how
     assert left.stopped
     completion = left.completion()
     assert (completion.text, completion.completeness) == ("Hello" if status_code == 200 else "", "stopped")
+
+
+@pytest.mark.parametrize("more", [event({"message": "no more"}, "error"), b"data: {\n\n", DONE])
+def test_what_came_after_the_caller_had_left_is_no_error(more: bytes) -> None:
+    left = recording(more, end=End(9, "client_closed", "", Outcome("stopped")))
+    assert list(left.chunks()) == []
+    assert left.completion().completeness == "stopped"
 
 
 def test_a_limit_of_the_clients_own_is_kept_to() -> None:

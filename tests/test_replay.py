@@ -147,6 +147,11 @@ async def test_what_broke_off_breaks(save: Save, chatapi_server: ChatServer) -> 
     assert partial.text == "Hello"
 
 
+def test_a_response_that_ended_ends_whatever_the_client_waited_for_then() -> None:
+    refused = recording(status_code=401, pieces=(), end=End(2, "body_ended", "", TIMED_OUT))
+    assert [step for step in replayed(refused, None) if isinstance(step, Pause)] == []
+
+
 async def test_a_server_that_took_no_request_is_silent(save: Save, chatapi_server: ChatServer) -> None:
     end = End(1, "no_response", "", Outcome("failed", "APITimeoutError", "too long", "write", 1.0))
     chatapi_server.replay(save(recording(status_code=None, end=end)))
@@ -208,6 +213,17 @@ def test_an_answer_is_shown_and_how_it_went(save: Save, capsys: pytest.CaptureFi
         "first chunk": "1.000 s",
         "duration": "9.000 s",
     }
+
+
+def test_several_are_shown_one_after_another(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, cut = recording(chunk("Hi", "stop"), DONE), recording(chunk("Hel"))
+    files = [str(save(each).rename(tmp_path / f"{name}.jsonl")) for name, each in (("a", whole), ("b", cut))]
+    assert main(["replay", "--instantly", *files, *files]) == 1
+    out, err = capsys.readouterr()
+    assert out == "Hi\nHel\n" * 2
+    assert re.findall(r"^ended +(\w+)", err, re.M) == ["complete", "StreamTruncatedError"] * 2
+    assert main(["replay", "--instantly", str(tmp_path / "none"), *files]) == 2
+    assert capsys.readouterr().out == "Hi\nHel\n"
 
 
 NO_RESPONSE = {"status_code": None, "pieces": (), "end": End(3, "no_response", "", NEVER_SENT)}

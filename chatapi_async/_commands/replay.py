@@ -1,4 +1,4 @@
-"""``replay``: a recorded exchange, as it came."""
+"""``replay``: recorded exchanges, as they came."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LONGEST_SLEEP: Final = 1e9
 
 def add_to(add: AddCommand) -> None:
     """Add the command."""
-    replay = add("replay", _replay, "Show a recorded exchange as it came, and say how it ended.")
-    replay.add_argument("file", help="a file that a client with record= wrote")
+    replay = add("replay", _replay, "Show recorded exchanges as they came, one after another, and say how each ended.")
+    replay.add_argument("files", nargs="+", metavar="FILE", help="a file that a client with record= wrote")
     pace = replay.add_mutually_exclusive_group()
     pace.add_argument(
         "--speed", type=positive, default=1.0, metavar="N", help="N times as fast as it came (default: 1)"
@@ -31,8 +31,12 @@ def add_to(add: AddCommand) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    return max([_replay_file(file, options) for file in options.files])
+
+
+def _replay_file(file: str, options: argparse.Namespace) -> int:
     try:
-        recording = read_recording(options.file)
+        recording = read_recording(file)
     except (RecordingError, OSError) as error:
         return complain(error, WRONG_USAGE)
     _introduce(recording)

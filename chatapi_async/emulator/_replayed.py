@@ -41,7 +41,7 @@ def replayed(recording: Recording, speed: float | None) -> Iterator[Step]:
         yield from until(piece.seconds)
         yield piece.data
     how = "connection_closed" if recording.end is None else recording.end.how
-    if how == "client_closed" or _timed_out(recording):
+    if how == "client_closed" or (how == "no_response" and _timed_out(recording)):
         yield Pause(inf)  # what it would have done then, nobody knows
         return
     yield from until(0.0 if recording.end is None else recording.end.seconds)
