@@ -28,6 +28,11 @@ class EndOfBody:
     error: ChatAPIError | None = None
     """What ended it, where that was the client's own doing, such as a limit."""
 
+    @property
+    def left(self) -> bool:
+        """Whether the client left it without a failure, so that nothing of what follows is one."""
+        return self.how is None and self.error is None
+
 
 @overload
 def decode_stream(
@@ -108,7 +113,7 @@ def decoded(
     decoder = BodyDecoder(headers, chunk_type=chunk_type, max_event_bytes=max_event_bytes)
     chunks = 0
     try:
-        for item in _items(decoder, pieces, whole=end.whole):
+        for item in _items(decoder, pieces, end):
             if item is DONE:
                 end_with_done(accumulator)
                 return
@@ -123,14 +128,15 @@ def decoded(
             return
         end_with_body(accumulator, how=end.how, chunks=chunks, choices=choices, excerpt=decoder.excerpt)
     except ChatAPIError as error:
-        if end.error is None and end.how is None:
-            return  # the client had left before it came to that
+        if end.left:
+            return  # before it came to that
         attach(error, accumulator.completion(completeness_after(error)), chunks)
         raise
 
 
-def _items(decoder: BodyDecoder[ChunkT], pieces: Iterable[bytes], *, whole: bool) -> Iterator[ChunkT | Decoded]:
+def _items(decoder: BodyDecoder[ChunkT], pieces: Iterable[bytes], end: EndOfBody) -> Iterator[ChunkT | Decoded]:
     yield from decoder.feed(b"")
     for piece in pieces:
         yield from decoder.feed(piece)
-    yield from decoder.close(whole=whole)
+    if not end.left:
+        yield from decoder.close(whole=end.whole)

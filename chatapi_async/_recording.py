@@ -247,5 +247,6 @@ def _end_of(recording: Recording) -> EndOfBody:
         if end.outcome is None or end.outcome.error is None:
             return EndOfBody(None, whole=False)
         # Where the client had read enough to refuse the body, that is judged as it was.
-        return EndOfBody(None, whole=end.outcome.error != "APITimeoutError", error=end.outcome.as_error())
+        whole = end.outcome.error not in ("APITimeoutError", "StreamClosedError")
+        return EndOfBody(None, whole=whole, error=end.outcome.as_error())
     return EndOfBody(f"the connection broke ({end.detail})", whole=False)

@@ -344,7 +344,6 @@ asyncio.run(main())
         pytest.param(
             "os.fork() or (atexit._run_exitfuncs(), os._exit(0)); os.wait(); os._exit(1)",
             False,
-            marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no such system call"),
             id="a fork of it ended",
         ),
     ],

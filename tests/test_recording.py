@@ -287,11 +287,17 @@ def test_what_the_caller_left_ends_without_an_error(outcome: Outcome | None, how
     assert (completion.text, completion.completeness) == ("Hello" if status_code == 200 else "", "stopped")
 
 
-@pytest.mark.parametrize("more", [event({"message": "no more"}, "error"), b"data: {\n\n", DONE])
+@pytest.mark.parametrize("more", [event({"message": "no more"}, "error"), b"data: {\n\n", DONE, chunk("half")[:-1]])
 def test_what_came_after_the_caller_had_left_is_no_error(more: bytes) -> None:
     left = recording(more, end=End(9, "client_closed", "", Outcome("stopped")))
     assert list(left.chunks()) == []
     assert left.completion().completeness == "stopped"
+
+
+def test_a_body_of_which_reading_failed_is_not_judged() -> None:
+    end = End(9, "client_closed", "", Outcome("failed", "StreamClosedError", "reading it failed"))
+    with pytest.raises(StreamClosedError, match="reading it failed"):
+        recording(b"<p>", headers={"content-type": "text/html"}, end=end).completion()
 
 
 def test_a_limit_of_the_clients_own_is_kept_to() -> None:

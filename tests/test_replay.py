@@ -165,6 +165,9 @@ def test_what_cannot_be_given_again_is_refused(save: Save, chatapi_server: ChatS
     path = save(recording(status_code=None, end=End(1, "no_response", "", NEVER_SENT)))
     with pytest.raises(ValueError, match="never reached a server"):
         chatapi_server.replay(path)
+    for status in (199, 600):
+        with pytest.raises(ValueError, match=f"the recorded status {status} is none that this server can send"):
+            chatapi_server.replay(save(recording(status_code=status)))
     with pytest.raises(ValueError, match="speed must be greater than 0, not -1"):
         chatapi_server.replay(save(recording(DONE)), speed=-1)
     with pytest.raises(FileNotFoundError):

@@ -49,10 +49,15 @@ def replayed(recording: Recording, speed: float | None) -> Iterator[Step]:
         yield Act.RESET if how == "connection_reset" else Act.CLOSE
 
 
-def never_sent(recording: Recording) -> bool:
-    """Tell whether the request never reached a server."""
+def why_never(recording: Recording) -> str:
+    """Return why a recording cannot be given again; ``""`` where it can."""
     outcome = None if recording.end is None else recording.end.outcome
-    return recording.status_code is None and outcome is not None and outcome.processed == "no"
+    if recording.status_code is None:
+        never_sent = outcome is not None and outcome.processed == "no"
+        return "the recorded request never reached a server, so there is nothing to give again" if never_sent else ""
+    if not 200 <= recording.status_code < 600:
+        return f"the recorded status {recording.status_code} is none that this server can send"
+    return ""
 
 
 def _timed_out(recording: Recording) -> bool:

@@ -10,7 +10,7 @@ from chatapi_async.types import MessageToolCall, Usage
 
 from ._faults import ChosenFault
 from ._model import Answer, Plan, PlannedCall
-from ._replayed import never_sent
+from ._replayed import why_never
 from ._tokens import pieces
 
 
@@ -46,8 +46,8 @@ class ScriptedAnswer:
     def __post_init__(self) -> None:
         if self.speed is not None and not self.speed > 0:
             raise ValueError(f"speed must be greater than 0, not {self.speed}")
-        if self.recording is not None and never_sent(self.recording):
-            raise ValueError("the recorded request never reached a server, so there is nothing to give again")
+        if self.recording is not None and (reason := why_never(self.recording)):
+            raise ValueError(reason)
 
     def plan(self, modelled: Plan) -> Plan:
         """Return what is answered in the place of ``modelled``, to a request for as many answers."""

@@ -133,7 +133,8 @@ class ChatServer:
         Raises:
             RecordingError: the file is no recording; the message names the line.
             OSError: the file cannot be read.
-            ValueError: the request of the recording never reached a server; or ``speed`` is none.
+            ValueError: the request of the recording never reached a server, or its status is none from 200 to 599; or
+                ``speed`` is none.
         """
         self._running.emulator.script(ScriptedAnswer(recording=read_recording(path), speed=speed))
 
