@@ -19,6 +19,7 @@ MARK: Final = b"[token]"
 
 _LONG: Final = 16
 _SHORTEST_BEGINNING: Final = 4
+_LONG_BEGINNING: Final = 8
 _LONGEST_ESCAPE: Final = len(r"\u3000")
 _LONGEST_MESSAGE: Final = 1024
 _CUT_BODY: Final = 60_000
@@ -224,12 +225,24 @@ class _Concealment:
 
     def concealed(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self._without_beginning(self._pattern.sub("[token]", value))
+            return self._without_beginning(self._without_long_beginnings(self._pattern.sub("[token]", value)))
         if isinstance(value, Mapping):
             headers = cast(Mapping[str, str], value)
             kind: Any = type(headers)
             return kind({name: self.concealed(each) for name, each in headers.items()})
         return value
+
+    def _without_long_beginnings(self, text: str) -> str:
+        """Take out beginnings of long tokens, wherever: a body may end within one, and be quoted in an error."""
+        for token in self._tokens:
+            at = text.find(token[:_LONG_BEGINNING]) if len(token) >= _LONG else -1
+            while at >= 0:
+                length = _LONG_BEGINNING
+                while length < len(token) and text.startswith(token[length], at + length):
+                    length += 1
+                text = f"{text[:at]}[token]{text[at + length :]}"
+                at = text.find(token[:_LONG_BEGINNING], at + len("[token]"))
+        return text
 
     def _without_beginning(self, text: str) -> str:
         """Take out the beginning of a token, where the text is an excerpt that ends within it."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chatapi_async import ChatAPIError, ServerStreamError, StreamTruncatedError
 from chatapi_async._secrets import PieceConcealment, Secrets, holds_secret
 from chatapi_async.recording import read_recording
-from tests.raw_server import CLOSE, DONE, RawServer, body, chunk, client_of, event, head, stream
+from tests.raw_server import CLOSE, DONE, AnyStep, RawServer, body, chunk, client_of, event, head, stream
 
 TOKEN = 'sk-q"u/\\x+4zTs%k=='
 LONG, SHORT = "sk-aasksk-aask-aa-0123", "s3cr3t"
@@ -198,6 +198,21 @@ async def test_the_beginning_of_a_token_at_the_end_of_a_body_is_in_no_recording(
             with pytest.raises(StreamTruncatedError):
                 await client.chat_completion("Hi").until_done()
     assert [read_recording(file).body for file in files_in(tmp_path)] == [b": see [token]", b": see sk"]
+
+
+@pytest.mark.parametrize("rest", [(), (CLOSE,)])
+async def test_the_beginning_of_a_token_is_not_quoted_in_the_error_either(
+    rest: tuple[AnyStep, ...], server: RawServer, tmp_path: Path
+) -> None:
+    server.answer(*stream(b": sk-aasksk-aa", *rest))
+    server.answer(*body("no: sk-aasksk-aa", 500))
+    async with client_of(server, token=LONG, record=tmp_path, retries=0) as client:
+        for _ in range(2):
+            with pytest.raises(ChatAPIError) as caught:
+                await client.chat_completion("Hi").until_done()
+            assert "[token]" in str(caught.value)
+            assert "sk-aask" not in str(caught.value)
+    assert not [file for file in files_in(tmp_path) if b"sk-aask" in file.read_bytes()]
 
 
 async def test_a_token_in_the_url_or_in_what_is_no_http_is_in_no_recording(server: RawServer, tmp_path: Path) -> None:
