@@ -180,17 +180,18 @@ def test_what_cannot_be_given_again_is_refused(save: Save, chatapi_server: ChatS
 async def test_a_broken_connection_takes_the_emulators_own_server() -> None:
     emulator = Emulator(tokens_per_second=None)
     emulator.script(
-        ScriptedAnswer(recording=recording(*PART, end=End(9, "connection_reset"))),
         ScriptedAnswer(recording=recording(chunk("Hi", "stop"), DONE)),
+        ScriptedAnswer(recording=recording(*PART, end=End(9, "connection_reset"))),
     )
     transport = httpx.ASGITransport(emulator)
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
         AsyncChatClient("http://localhost", operator_id="tn_1", token="t0ken", http_client=http_client) as client,
     ):
-        with pytest.raises(ChatAPIError, match="the recorded exchange breaks the connection, which takes the emulator"):
-            await client.chat_completion("Hi").until_done()
         assert await client.chat_completion("Hi").get_final_text() == "Hi"
+        for _ in range(2):  # what is refused stays queued
+            with pytest.raises(ChatAPIError, match="the recorded exchange breaks the connection, which takes the emul"):
+                await client.chat_completion("Hi").until_done()
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
