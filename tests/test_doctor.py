@@ -165,6 +165,7 @@ REFUSALS: dict[str, tuple[tuple[AnyStep, ...], str, str, str]] = {
     "a web page": (body(HTML, 404, "text/html"), "answer", "a web page answers.*log in", "host and path"),
     "a page of 200": (body(HTML, 200, "text/html"), "answer", "text/html.*log in", "host and path"),
     "nothing": (body("", 200, ""), "answer", 'no Content-Type, "empty"', "host and path"),
+    "moved to itself": (body("", 301, location="/v1/llms/chat/completions/"), "answer", "redirect", "why it redirects"),
     "moved": (
         body("", 301, location="https://api.example.com/ai/v1/llms/chat/completions?x=1"),
         "answer",
@@ -208,6 +209,7 @@ async def test_a_server_that_never_answers_is_given_up(server: RawServer) -> Non
     failed = failure(await examined(server.url, limits=Limits(first_token=0.2)))
     assert failed.step == "answer"
     assert "nothing came back within 0.2 s" in failed.words
+    assert "port in the base URL" in failed.advice
     assert failed.seconds is not None
     assert failed.seconds >= 0.2
 
@@ -216,6 +218,18 @@ async def test_a_server_that_never_answers_is_given_up(server: RawServer) -> Non
 
 BREAKS: dict[str, tuple[tuple[AnyStep, ...], str, str, str]] = {
     "cut off": (stream(chunk("One"), chunk(" two")), "stream", "broke off after 2 chunks", "time limits"),
+    "not what it is compressed by": (
+        stream(b"no gzip", content_encoding="gzip"),
+        "first token",
+        "broke off before the first chunk: the connection broke .*decompressing",
+        "proxy",
+    ),
+    "compressed in another way": (
+        stream(chunk("One"), content_encoding="br"),
+        "first token",
+        "compressed its answer by 'br'",
+        "Turn it off in the proxy",
+    ),
     "cut off at once": (stream(), "first token", "broke off before the first chunk", "time limits"),
     "reset": (stream(chunk("One"), RESET), "stream", "broke off after 1 chunk", "time limits"),
     "only [DONE]": (stream(DONE), "first token", "without an answer", "known fault"),
@@ -583,6 +597,23 @@ async def test_a_certificate_that_is_no_good(
     assert advice in failed.advice
 
 
+@pytest.mark.usefixtures("trusted")
+async def test_one_server_of_several_that_shows_another_certificate(authority: trustme.CA) -> None:
+    good, bad = context_of(authority, "127.0.0.1"), context_of(authority, "api.example.com")
+    shown = iter([good])
+
+    def choose(connection: ssl.SSLObject, name: str, context: ssl.SSLContext) -> None:
+        connection.context = next(shown, bad)
+
+    good.sni_callback = choose
+    async with listening(wait_for_the_end, good) as port:
+        findings = await examined(f"https://127.0.0.1:{port}")
+    assert findings["TLS"].mark == "ok"
+    failed = failure(findings)
+    assert failed.step == "answer"
+    assert "not for 127.0.0.1" in failed.words
+
+
 async def test_a_certificate_of_an_unknown_issuer(authority: trustme.CA) -> None:
     async with listening(wait_for_the_end, context_of(authority, "127.0.0.1")) as port:
         failed = failure(await examined(f"https://127.0.0.1:{port}"))
@@ -828,6 +859,14 @@ async def test_a_proxy_that_gives_no_tunnel_in_time(monkeypatch: pytest.MonkeyPa
         failed = failure(await examined("https://api.invalid", limits=Limits(first_token=0.2)))
     assert failed.step == "answer"
     assert "no connection for the request within 0.2 s" in failed.words
+
+
+async def test_a_proxy_of_socks_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    findings = await examined("http://127.0.0.1:1")
+    assert findings["environment"].mark == "fail"
+    assert findings["environment"].advice.startswith("A proxy of SOCKS needs pip install 'httpx[socks]'.")
 
 
 async def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,8 @@ def _held_back(heard: Heard) -> str | None:
 
 def judge_broken(error: ChatAPIError, heard: Heard) -> tuple[Finding, ...]:
     """Judge an answer that began with status 200 and went wrong; all findings that follow, the failure last."""
-    if isinstance(error, UnexpectedContentTypeError):
+    begun = judge_answered(heard)
+    if isinstance(error, UnexpectedContentTypeError) and not begun:
         what = error.content_type or "no Content-Type"
         words = f'HTTP {heard.status}, but no answer of the service: {what}, "{excerpt(error.body) or "empty"}"'
         advice = (
@@ -145,7 +146,6 @@ def judge_broken(error: ChatAPIError, heard: Heard) -> tuple[Finding, ...]:
             "BASE_URL/v1/llms/chat/completions."
         )
         return (Finding("answer", "fail", words, advice, heard.answered_after),)
-    begun = judge_answered(heard)
     step: Step = "first token"
     if heard.arrivals:
         begun = (*begun, judge_first_token(heard))
@@ -173,8 +173,12 @@ def _judge_break(error: ChatAPIError, came: str) -> tuple[str, str]:
             words = f"the stream went silent {came}: nothing new for {error.limit:g} s"
             return words, f"A proxy may lose long answers, or the model is stuck. {again}"
         case StreamTruncatedError():
-            words = f"the stream broke off {came}"
+            reason = excerpt(str(error)).partition(": ")[2].partition("; ")[0]
+            words = f"the stream broke off {came}: {reason}"
             advice = f"A proxy or the server cuts answers off; look at their time limits. {again}"
+            return words, advice
+        case UnexpectedContentTypeError():
+            words, _, advice = str(error).partition(". ")
             return words, advice
         case EmptyStreamError():
             return "the stream ended properly without an answer in it", f"This is a known fault of the service. {again}"

@@ -97,7 +97,9 @@ class _Examination:
             client = new_client(secure=url.startswith("https:"))
         except ConfigurationError as error:
             advice = "Mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://HOST:PORT; NO_PROXY names hosts without one."
-            self._found(Finding("environment", "fail", str(error), advice))
+            if isinstance(error.__cause__, ImportError):
+                advice = f"A proxy of SOCKS needs pip install 'httpx[socks]'. {advice}"
+            self._found(Finding("environment", "fail", str(error).rstrip("."), advice))
             return
         except OSError as error:
             words = f"the certificates to trust cannot be read: {error}"
@@ -242,7 +244,12 @@ class _Examination:
             self._found(finding)
 
     def _found(self, finding: Finding) -> bool:
-        """Report a finding, unless one of that step was; tell whether the next step can be tried."""
+        """Report a finding, unless one of that step was; tell whether the next step can be tried.
+
+        A failure is never left out: where its step had gone well before, it is the next step's.
+        """
+        if finding.mark == "fail" and finding.step not in self._left:
+            finding = replace(finding, step=self._left[0])
         if finding.step in self._left:
             self._left.remove(finding.step)
             self._report(finding)

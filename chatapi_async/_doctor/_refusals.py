@@ -39,7 +39,8 @@ def judge_refusal(error: ChatAPIError, *, url: str, speaks_tls: bool, step: Step
         else:
             words = f"the request was sent, and nothing came back within {error.limit:g} s"
             advice = (
-                "Try again, and another --model; if it stays so, ask whoever runs the server, or the proxy before it."
+                "Check that the port in the base URL is the service's: something else may listen there. If it is, try "
+                "again, and another --model; if it stays so, ask whoever runs the server, or the proxy before it."
             )
         return Finding("answer", "fail", words, advice)
     if isinstance(error, APIConnectionError) and error.processed == "no":
@@ -89,6 +90,9 @@ def _judge_redirect(error: APIStatusError, url: str) -> Finding:
     words = f"the server redirects, HTTP {error.status_code}, to {excerpt(location)}; a token is not sent after it"
     if _PATH.search(path):
         base = _PATH.sub("", target.partition("?")[0])
+        if base == url:
+            advice = "The base URL is right: ask whoever runs the server, or the proxy before it, why it redirects."
+            return Finding("answer", "fail", words, advice)
         return Finding("answer", "fail", words, f"Set the base URL to {excerpt(base)}")
     return Finding(
         "answer", "fail", words, "Check the base URL: it leads to a page, perhaps a login, and not to the service."
