@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from math import inf
 from typing import Any, TypeVar, cast
 
@@ -155,7 +156,8 @@ class AsyncioPatience(Patience):
     def _start_timer(self, deadline: float) -> None:
         self.end()
         self._rings_at = deadline
-        self._timer = self._loop.call_at(deadline, self._rings)
+        # A timer of its own context keeps nothing of the caller's until it rings, such as a span.
+        self._timer = self._loop.call_at(deadline, self._rings, context=Context())
 
     def _rings(self) -> None:
         self._timer = None

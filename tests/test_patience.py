@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -150,3 +153,20 @@ async def test_a_limit_costs_no_timer_for_each_chunk_and_leaves_none_behind(
         async with client.chat_completion("Hi") as stream_:
             await anext(stream_)
     assert all(timer.cancelled() or timer.when() <= loop.time() for timer in timers)
+
+
+async def test_a_limit_keeps_nothing_of_what_was_current_when_it_was_set() -> None:
+    class Span:
+        pass
+
+    current: ContextVar[Span] = ContextVar("current")
+    span = Span()
+    kept = weakref.ref(span)
+    before = current.set(span)
+    waiting = _patience(first_chunk=60.0)
+    await waiting.wait_for(_nothing)
+    current.reset(before)
+    del span, before
+    gc.collect()
+    assert kept() is None
+    waiting.end()
