@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Generator, Mapping
@@ -17,6 +18,10 @@ from .errors import ConfigurationError
 from .types import ChatCompletionRequest, ChatCompletionResponse, Completeness
 
 logger = logging.getLogger("chatapi_async")
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""What observers raise that is not for the whole program. The result of a cancelled task raises the second; where
+nothing is awaited, nobody cancels the one who reads."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -156,7 +161,7 @@ def begin(observers: tuple[Telemetry, ...], call: StreamCall) -> list[Observatio
     for observer in observers:
         try:
             observations.append(observer.stream_began(call))
-        except Exception:
+        except FAILURES:
             logger.exception("telemetry failed when a stream began; the stream goes on without it")
     return observations
 
@@ -168,14 +173,14 @@ def sending(observations: list[Observation]) -> Generator[None]:
     for observation in observations:
         try:
             stack.enter_context(observation.sending())
-        except Exception:
+        except FAILURES:
             logger.exception("telemetry failed before a request was sent; it is sent all the same")
     try:
         yield
     finally:
         try:
             stack.close()
-        except Exception:
+        except FAILURES:
             logger.exception("telemetry failed after a request was sent; the stream goes on")
 
 
@@ -184,5 +189,5 @@ def report(observations: list[Observation], end: StreamEnd) -> None:
     for observation in observations:
         try:
             observation.ended(end)
-        except Exception:
+        except FAILURES:
             logger.exception("on_end, or telemetry, failed when a stream had ended; the stream itself is not affected")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from weakref import WeakSet, finalize
+from weakref import WeakSet
 
 from anyio.lowlevel import RunVar
 
 from ._body import Body
-from ._closing import closer, on_asyncio
+from ._closing import on_asyncio
 from ._failures import closed
 from ._observation import Observation, StreamCall, StreamEnd, Telemetry, begin, report, sending, stream_end
 from ._reader import StreamReader
@@ -124,37 +125,40 @@ def _call_soon(
             call_soon(function)
 
 
-class _Watch:
-    """The observed streams of one event loop, and what is told of its end."""
+_Readers = WeakSet[ObservedReader[Any]]
 
-    def __init__(self) -> None:
-        self.readers: WeakSet[ObservedReader[Any]] = WeakSet()
-        self.closer: AsyncGenerator[None, None]
+_readers_of: RunVar[tuple[_Readers, AsyncGenerator[None, None]]] = RunVar("chatapi_async observed streams")
 
 
-_watch_of_loop: RunVar[_Watch] = RunVar("chatapi_async observed streams")
-
-
-async def _readers_of_loop() -> WeakSet[ObservedReader[Any]]:
+async def _readers_of_loop() -> _Readers:
     """Return the set of those that end with the present event loop: when it ends, is dropped, or the program exits."""
     try:
-        return _watch_of_loop.get().readers
+        readers, _ = _readers_of.get()
     except LookupError:
-        watch = _Watch()
-        end = finalize(watch, _end_all, watch.readers)
-        # Its own way to be called at exit can come after exporters are shut down; this one comes before.
-        end.atexit = False
-        atexit.register(end)
-
-        async def close() -> None:
-            end()
-            atexit.unregister(end)
-
-        watch.closer = await closer(close)
-        _watch_of_loop.set(watch)
-        return watch.readers
+        readers = _Readers()
+        ending = _end_with_loop(readers)
+        hooks = sys.get_asyncgen_hooks()
+        # The loop's finalizer, which awaits what is left to await, would keep the loop; here nothing is.
+        sys.set_asyncgen_hooks(finalizer=None)
+        try:
+            await anext(ending)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+        _readers_of.set((readers, ending))
+    return readers
 
 
-def _end_all(readers: WeakSet[ObservedReader[Any]]) -> None:
+async def _end_with_loop(readers: _Readers) -> AsyncGenerator[None, None]:
+    """Yield until the event loop closes it, or is dropped and this with it, and end what is left."""
+    end_all = partial(_end_all, readers)
+    atexit.register(end_all)  # before exporters are shut down, which the end of the interpreter is not
+    try:
+        yield
+    finally:
+        atexit.unregister(end_all)
+        end_all()
+
+
+def _end_all(readers: _Readers) -> None:
     for reader in tuple(readers):
         reader.end_with_loop()

@@ -29,6 +29,8 @@ _REQUEST_FIELDS: Final = {
     "presence_penalty": "gen_ai.request.presence_penalty",
     "frequency_penalty": "gen_ai.request.frequency_penalty",
 }
+# A sum that is more than 64 bits cannot be exported, and neither can any other metric beside it.
+_TOO_MANY_TOKENS: Final = 2**31
 _OUTPUT_TYPES: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
@@ -132,7 +134,7 @@ def tokens(usage: Usage | None) -> dict[str, int]:
         "cache_write.input_tokens": usage.cache_creation_input_tokens,
         "reasoning.output_tokens": _detail(extra, "completion_tokens_details", "reasoning_tokens"),
     }
-    return {kind: count for kind, count in counts.items() if count is not None}
+    return {kind: count for kind, count in counts.items() if count is not None and 0 <= count < _TOO_MANY_TOKENS}
 
 
 def _first(*counts: int | None) -> int | None:
@@ -142,7 +144,7 @@ def _first(*counts: int | None) -> int | None:
 def _detail(extra: Mapping[str, Any], group: str, name: str) -> int | None:
     details = extra.get(group)
     count = details.get(name) if is_object(details) else None
-    return count if isinstance(count, int) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 def _finish_reasons(completion: ChatCompletionResponse) -> list[str] | None:

@@ -135,11 +135,13 @@ class StreamReader(Generic[ChunkT]):
         """End the stream for the caller; ``error`` is what reading on raises. No effect if it has ended."""
         if self._completeness is not None:
             return
-        self._end("stopped", error)
-        if self._patience is not None and self._busy:
-            self._patience.interrupt()  # the task that reads closes the body, since it is inside it
-        elif self._body is not None:
-            await self._body.aclose()
+        try:
+            self._end("stopped", error)
+        finally:  # those who are told of it may raise KeyboardInterrupt
+            if self._patience is not None and self._busy:
+                self._patience.interrupt()  # the task that reads closes the body, since it is inside it
+            elif self._body is not None:
+                await self._body.aclose()
 
     def _runs(self) -> bool:
         if self._error is not None:

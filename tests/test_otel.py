@@ -244,6 +244,22 @@ async def test_cached_tokens_as_openai_counts_them(server: RawServer, recorded: 
     assert found == {"gen_ai.usage.input_tokens": 9, "gen_ai.usage.cache_read.input_tokens": 4}
 
 
+@pytest.mark.parametrize("count", [-1, 2**31, 10**30])
+async def test_a_number_of_tokens_that_cannot_be_is_none(count: int, server: RawServer, recorded: Recorded) -> None:
+    details = {
+        "prompt_tokens_details": {"cached_tokens": True},
+        "completion_tokens_details": {"reasoning_tokens": count},
+    }
+    usage = {"prompt_tokens": count, "completion_tokens": 2, "cache_creation_input_tokens": count, **details}
+    server.answer(*stream(chunk("Hi", "stop", usage=usage), DONE))
+    async with client_with(server, recorded) as client:
+        await client.chat_completion("Hi").until_done()
+    found = {name: value for name, value in recorded.attributes.items() if name.startswith("gen_ai.usage")}
+    assert found == {"gen_ai.usage.output_tokens": 2}
+    sums = {name: points[0].value for name, points in recorded.points().items() if ".usage." in name}
+    assert sums == {"gen_ai.client.inference.usage.input_tokens": 0, "gen_ai.client.inference.usage.output_tokens": 2}
+
+
 async def _stop(opened: ChatStream[Any]) -> None:
     await anext(opened)
     await opened.stop()

@@ -512,12 +512,22 @@ def test_a_loop_that_has_ended_leaves_nothing_for_the_end_of_the_program(
     server.answer(*ANSWER)
 
     async def main() -> None:
-        await client_of(server, on_end=bool).chat_completion("Hi").until_done()
+        async with client_of(server, on_end=bool) as client:
+            await client.chat_completion("Hi").until_done()
         assert len(left) == 1
 
     for _ in range(3):
         asyncio.run(main())
         assert left == []
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    closed = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert closed() is None, "a loop that is closed without its generators is kept"
+    assert left == []
 
 
 def test_it_is_told_by_the_loop_and_not_in_the_middle_of_what_is_collected(server: RawServer) -> None:
@@ -746,6 +756,37 @@ async def test_an_observer_that_fails_is_logged_and_disturbs_nothing(
         shown = record.getMessage() + "".join(traceback.format_exception(record.exc_info[1]))
         assert "ZeroDivisionError" in shown
         assert "a question" not in shown
+
+
+async def test_the_result_of_a_cancelled_task_cancels_nobody_who_reads(
+    server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def note(end: StreamEnd) -> None:
+        raise asyncio.CancelledError
+
+    server.answer(*ANSWER)
+    server.answer(*OPEN)
+    async with client_of(server, on_end=note) as client:
+        assert await client.chat_completion("Hi").get_final_text() == "Hello"
+        opened = await client.chat_completion("Hi")
+        await opened.stop()
+        await server.hung_up()
+    assert caplog.text.count("on_end, or telemetry, failed") == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_program_is_raised_and_the_connection_closed(
+    error: type[BaseException], server: RawServer
+) -> None:
+    def note(end: StreamEnd) -> None:
+        raise error
+
+    server.answer(*OPEN)
+    async with client_of(server, on_end=note) as client:
+        opened = await client.chat_completion("Hi")
+        with pytest.raises(error):
+            await opened.stop()
+        await server.hung_up()
 
 
 async def test_an_observer_that_fails_does_not_hide_the_error_of_the_stream(server: RawServer) -> None:
