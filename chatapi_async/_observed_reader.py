@@ -70,17 +70,16 @@ class ObservedReader(StreamReader[ChunkT]):
 
     def _to_tell(self) -> tuple[list[Observation], StreamEnd] | None:
         """Return who is to be told of the end, and what, the first time that it is asked for."""
-        observations, self._observations = self._observations, None
+        observations = self._observations
         if observations is None:
             return None
         completeness = self._completeness or "stopped"
-        raised, self._raised = self._raised, None
-        error = raised if completeness in ("truncated", "failed") else None
+        error = self._raised if completeness in ("truncated", "failed") else None
         status_code = error.status_code if isinstance(error, APIStatusError) else None
         request_id = error.request_id if isinstance(error, ChatAPIError) else None
         if self.response is not None:
             status_code, request_id = self.response.status_code, self.response.request_id
-        return observations, stream_end(
+        end = stream_end(
             self._call,
             completeness=completeness,
             error=error,
@@ -90,6 +89,8 @@ class ObservedReader(StreamReader[ChunkT]):
             attempts=0 if self._patience is None else self._patience.waits.attempts,
             accumulator=self.accumulator,
         )
+        self._observations = self._raised = None  # not before: Ctrl-C may come in between, and then it is told later
+        return observations, end
 
 
 class _Report:

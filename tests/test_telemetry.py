@@ -789,6 +789,28 @@ async def test_what_ends_the_program_is_raised_and_the_connection_closed(
         await server.hung_up()
 
 
+def test_what_ctrl_c_comes_before_is_told_when_the_loop_ends(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    ends: list[StreamEnd] = []
+    kept: list[AnyStream] = []
+    server.answer(*OPEN)
+
+    async def main() -> None:
+        kept.append(await client_of(server, on_end=ends.append).chat_completion("Hi"))
+        with monkeypatch.context() as patch:
+            patch.setattr("chatapi_async._observed_reader.stream_end", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await kept[0].stop()
+        assert ends == []
+
+    trio.run(main)
+    assert [end.completeness for end in ends] == ["stopped"]
+
+
 async def test_an_observer_that_fails_does_not_hide_the_error_of_the_stream(server: RawServer) -> None:
     server.answer(*body('{"message": "no"}', 401))
     async with client_of(server, telemetry=Observer("left"), on_end=lambda _: 1 / 0) as client:
