@@ -298,9 +298,27 @@ async def test_an_address_that_cannot_be_asked_is_an_error_of_ours(
             await client.chat_completion_on_chatroom(chatroom_id, "Hi")
 
 
+class Break:
+    """Has the server send a TLS record that cannot be decrypted, once for each connection."""
+
+    def __init__(self) -> None:
+        self._wanted, self._sent = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def __call__(self) -> None:
+        self._wanted.release()
+        await self._sent.acquire()
+
+    async def when_wanted(self, writer: asyncio.StreamWriter) -> None:
+        await self._wanted.acquire()
+        os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        self._sent.release()
+
+
 @asynccontextmanager
-async def behind_tls_that_breaks(sent: bytes) -> AsyncIterator[AsyncChatClient]:
-    """A client of a server that sends so much, and at once a TLS record that cannot be decrypted."""
+async def behind_tls_that_breaks(sent: bytes) -> AsyncIterator[tuple[AsyncChatClient, Break]]:
+    """A client of a server that sends so much, and breaks when it is told to: where both come in one read, asyncio's
+    own TLS loses what came before."""
+    break_ = Break()
     authority = trustme.CA()
     context, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -309,7 +327,7 @@ async def behind_tls_that_breaks(sent: bytes) -> AsyncIterator[AsyncChatClient]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(sent)
-        os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        await break_.when_wanted(writer)
         with suppress(OSError):
             await reader.read()
         writer.close()
@@ -320,24 +338,28 @@ async def behind_tls_that_breaks(sent: bytes) -> AsyncIterator[AsyncChatClient]:
     ):
         url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with AsyncChatClient(url, operator_id="tn_1", token="t0ken", http_client=http_client) as client:
-            yield client
+            yield client, break_
 
 
 async def test_a_broken_tls_record_is_a_lost_connection() -> None:
-    async with behind_tls_that_breaks(b"") as client:
+    async with behind_tls_that_breaks(b"") as (client, break_), asyncio.TaskGroup() as group:
+        group.create_task(break_())
         with pytest.raises(APIConnectionError, match="BAD_RECORD_MAC") as caught:
             await client.chat_completion("Hi")
     assert caught.value.processed == "unknown"
 
 
 async def test_a_broken_tls_record_cuts_a_stream_and_is_nothing_to_who_has_left_it() -> None:
-    async with behind_tls_that_breaks(
-        b"".join(step for step in stream(chunk("Air"), HOLD) if isinstance(step, bytes))
-    ) as client:
+    begun = b"".join(step for step in stream(chunk("Air"), HOLD) if isinstance(step, bytes))
+    async with behind_tls_that_breaks(begun) as (client, break_):
         async with client.chat_completion("Hi") as left:
             assert (await anext(left)).text == "Air"
+            await break_()
+        cut = client.chat_completion("Hi")
+        assert (await anext(cut)).text == "Air"
+        await break_()
         with pytest.raises(StreamTruncatedError, match="BAD_RECORD_MAC") as caught:
-            await client.chat_completion("Hi").until_done()
+            await cut.until_done()
     assert caught.value.partial is not None
     assert caught.value.partial.text == "Air"
 
