@@ -158,7 +158,7 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     # ── what httpcore calls ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while not self.received:
             if self._closed or self._error is not None:
                 raise httpcore.ReadError(str(self._error or "the connection was closed")) from self._error
@@ -179,7 +179,7 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self.put_back(data[end:])
         return data[:end]
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self.ends_with_blank_line = True
         self._before = b""
         if buffer and not self.over:
@@ -202,7 +202,7 @@ class FastStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         if self.received or self.over:
             self.abort()

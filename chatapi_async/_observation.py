@@ -146,7 +146,7 @@ def observers(on_end: Callable[[StreamEnd], object] | None, telemetry: Telemetry
     if on_end is not None:
         if not callable(on_end):
             raise ConfigurationError(f"on_end must be a function, not {type(on_end).__name__}")
-        if inspect.iscoroutinefunction(on_end) or inspect.iscoroutinefunction(getattr(on_end, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(on_end) or inspect.iscoroutinefunction(type(on_end).__call__):
             raise ConfigurationError(
                 "on_end must be a plain function: a stream can end where nothing can be awaited. "
                 "Let it put what it gets into a queue that a task of yours reads, or start a task"

@@ -77,7 +77,7 @@ async def connect(place: Place, limit: float) -> SocketStream | ConnectionFailur
 
 def address_of(stream: SocketStream) -> str:
     """Return the address at the other end."""
-    address = stream.extra(SocketAttribute.remote_address)  # noqa: S610 - not Django's
+    address = stream.extra(SocketAttribute.remote_address)
     return str(Place(str(address[0]), int(address[1])))
 
 
@@ -124,10 +124,10 @@ async def shake_hands(
         return _tls_failure(error)
     except (EndOfStream, anyio.BrokenResourceError, OSError) as error:
         return TLSFailure("hung up", str(error))
-    certificate = secured.extra(TLSAttribute.peer_certificate, None) or {}  # noqa: S610
+    certificate = secured.extra(TLSAttribute.peer_certificate, None) or {}
     ends = certificate.get("notAfter")
     expires = float(ssl.cert_time_to_seconds(ends)) if isinstance(ends, str) else None
-    return Secured(secured.extra(TLSAttribute.tls_version), expires)  # noqa: S610
+    return Secured(secured.extra(TLSAttribute.tls_version), expires)
 
 
 async def speaks_tls(place: Place, limit: float) -> bool:
