@@ -334,7 +334,7 @@ def test_the_emulator_knows_of_the_library_only_the_types_and_recordings() -> No
         for path in (PACKAGE / "emulator").glob("*.py")
     }
     # What another server answers is merged for a chatroom's memory as the library merges it.
-    assert found.pop("_merging") == {"_accumulate", "_decode", "_sse", "errors", "types"}
+    assert found.pop("_merging") == {"_accumulate", "_body_decoder", "_decode", "_ends", "errors", "types"}
     assert found.pop("_replayed") == {"_inflate", "recording"}
     assert set().union(*found.values()) == {"types", "recording"}
 

@@ -1,79 +1,73 @@
 """The upstream's answer, as it passes by, merged into the message that a chatroom keeps. No I/O.
 
-This is the one module of the emulator that knows the library beyond its types: it merges as the library does.
+What is merged, and whether its end is a good one, is for the library's own modules to say, as for its client.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from chatapi_async._accumulate import MessageAccumulator
-from chatapi_async._decode import DONE, HEARTBEAT, NOTHING, ChunkDecoder
-from chatapi_async._sse import EventDecoder
+from chatapi_async._body_decoder import DEFAULT_MAX_EVENT_BYTES, BodyDecoder
+from chatapi_async._decode import DONE, HEARTBEAT, NOTHING, Decoded
+from chatapi_async._ends import end_with_body
 from chatapi_async.errors import StreamError
 from chatapi_async.types import ChatCompletionChunkResponse, Message, UnknownEvent
 
-_MAX_EVENT_BYTES = 16 * 1024 * 1024
-
 
 class AnswerMerger:
-    """Merges one event stream. An answer ended well with ``[DONE]``, or with the body, if it was whole by then.
+    """Merges one answer. It ended well with ``[DONE]``, or with the body, if it was whole by then.
 
     Args:
         choices: how many answers were asked for; the first is the one that is kept.
+        content_type: of the body.
     """
 
-    def __init__(self, choices: int) -> None:
+    def __init__(self, choices: int, content_type: str = "text/event-stream") -> None:
         self._choices = choices
-        self._events = EventDecoder(max_event_bytes=_MAX_EVENT_BYTES)
-        self._decoder = ChunkDecoder(ChatCompletionChunkResponse)
+        self._decoder = BodyDecoder(
+            {"content-type": content_type},
+            chunk_type=ChatCompletionChunkResponse,
+            max_event_bytes=DEFAULT_MAX_EVENT_BYTES,
+        )
         self._accumulator = MessageAccumulator()
         self._over = False
 
     def feed(self, data: bytes) -> Message | None:
         """Merge what came; return the message once ``[DONE]`` has come, and None before and after."""
-        if self._over:
-            return None
-        try:
-            for name, event in self._events.feed(data):
-                if self._is_done(name, event):
-                    return self._message()
-        except StreamError:
-            self._over = True  # it went wrong, and the client is told by the same bytes
-        return None
+        return None if self._over else self._merged(self._decoder.feed(data))
 
     def close(self) -> Message | None:
         """Return the message, if the body ended well without ``[DONE]``, and None otherwise."""
         if self._over:
             return None
+        message = self._merged(self._decoder.close(whole=True))
+        if self._over:
+            return message
         try:
-            for name, event in self._events.close():
-                if self._is_done(name, event, unterminated=True):
-                    return self._message()
+            end_with_body(self._accumulator, how="", chunks=0, choices=self._choices, excerpt="")
         except StreamError:
             return None
-        whole = self._accumulator.finished and len(self._accumulator.completion().choices) >= self._choices
-        return self._message() if whole else None
-
-    def _is_done(self, name: str, event: str, *, unterminated: bool = False) -> bool:
-        decoded = self._decoder.decode(name, event, unterminated=unterminated)
-        if decoded is DONE:
-            self._over = True
-            return True
-        if not (decoded is HEARTBEAT or decoded is NOTHING or isinstance(decoded, UnknownEvent)):
-            self._accumulator.add(decoded)
-        return False
-
-    def _message(self) -> Message | None:
         return _kept(self._accumulator)
+
+    def _merged(self, items: Iterator[ChatCompletionChunkResponse | Decoded]) -> Message | None:
+        try:
+            for item in items:
+                if item is DONE:
+                    self._over = True
+                    return _kept(self._accumulator)
+                if not (item is HEARTBEAT or item is NOTHING or isinstance(item, UnknownEvent)):
+                    self._accumulator.add(item)
+        except StreamError:
+            self._over = True  # it went wrong, and the client is told by the same bytes
+        return None
 
 
 def message_of(body: bytes) -> Message | None:
     """Return the first message of a completion; None where the body holds none."""
-    accumulator = MessageAccumulator()
-    try:
-        accumulator.add(ChunkDecoder(ChatCompletionChunkResponse).decode_body(body.decode("utf-8-sig", "replace")))
-    except StreamError:
-        return None
-    return _kept(accumulator)
+    merger = AnswerMerger(1, "application/json")
+    merger.feed(body)
+    return merger.close()
 
 
 def _kept(accumulator: MessageAccumulator) -> Message | None:
